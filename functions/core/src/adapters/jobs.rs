@@ -1,0 +1,220 @@
+//! The jobs table: its layout, and the reads and writes that more than one function needs.
+//!
+//! Partition key `job_id`, sort key `item`:
+//!
+//! | item | holds |
+//! |---|---|
+//! | `job` | the [`Job`] |
+//! | `task#<generation>#plan` | a task's state, lease and attempts |
+//! | `output#<generation>-<attempt>#<id>` | an [`Output`] of one attempt |
+//! | `metrics` | what the job really used |
+//! | `mail#<generation>` | whether the owner was told |
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{Client, types::ReturnValuesOnConditionCheckFailure};
+
+use super::{
+    AwsError, call_error,
+    dynamo::{self, Item, Write, n, outcome, s, value},
+};
+use crate::domain::{
+    failure::Failure,
+    id::{AccountId, JobId},
+    job::{Job, Metrics, Output, Status},
+    time::UtcTime,
+};
+
+/// Sort key of the job item.
+pub const JOB: &str = "job";
+/// Sort key of the metrics item.
+pub const METRICS: &str = "metrics";
+/// Index over the jobs of an account, by creation.
+const BY_ACCOUNT: &str = "account-created";
+
+/// Sort key of a generation's plan task.
+#[must_use]
+pub fn plan_task_item(generation: u32) -> String {
+    format!("task#{generation}#plan")
+}
+
+/// Sort-key prefix of an attempt's outputs.
+#[must_use]
+pub fn output_prefix(generation: u32, attempt: u32) -> String {
+    format!("output#{generation}-{attempt}#")
+}
+
+/// The jobs table.
+#[derive(Debug, Clone)]
+pub struct JobsTable {
+    client: Client,
+    name: String,
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// The last one, when there may be more.
+    pub last: Option<(JobId, UtcTime)>,
+}
+
+impl JobsTable {
+    /// The table of this name.
+    #[must_use]
+    pub fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: Client::new(config), name }
+    }
+
+    /// The client, for the writes of a function's own use case.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads a job, consistently.
+    pub async fn job(&self, job_id: &JobId) -> Result<Option<Job>, AwsError> {
+        self.item(job_id, JOB).await?.map(dynamo::from_item).transpose()
+    }
+
+    /// Reads what a job used.
+    pub async fn metrics(&self, job_id: &JobId) -> Result<Option<Metrics>, AwsError> {
+        self.item(job_id, METRICS).await?.map(dynamo::from_item).transpose()
+    }
+
+    /// Reads one item of a job, consistently.
+    pub async fn item(&self, job_id: &JobId, item: &str) -> Result<Option<Item>, AwsError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .key("job_id", s(job_id.as_str()))
+            .key("item", s(item))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| call_error("GetItem", &error))?;
+        Ok(output.item)
+    }
+
+    /// Reads the published outputs of a job: those of the attempt that its pointer names, none without a pointer.
+    pub async fn outputs(&self, job: &Job) -> Result<Vec<Output>, AwsError> {
+        let Some(attempt) = job.published_attempt else { return Ok(Vec::new()) };
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .key_condition_expression("job_id = :job AND begins_with(#item, :prefix)")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":job", s(job.job_id.as_str()))
+            .expression_attribute_values(":prefix", s(output_prefix(job.generation, attempt)))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send();
+        let mut outputs = Vec::new();
+        while let Some(item) = pages.next().await {
+            outputs.push(dynamo::from_item(item.map_err(|error| call_error("Query", &error))?)?);
+        }
+        Ok(outputs)
+    }
+
+    /// Reads a page of an account's jobs, newest first, after the given one.
+    pub async fn page(
+        &self,
+        account: &AccountId,
+        limit: i32,
+        after: Option<&(JobId, UtcTime)>,
+    ) -> Result<JobPage, AwsError> {
+        let start = after.map(|(job_id, created_at)| {
+            Item::from([
+                ("job_id".to_owned(), s(job_id.as_str())),
+                ("item".to_owned(), s(JOB)),
+                ("account_id".to_owned(), s(account.as_str())),
+                ("created_at".to_owned(), s(created_at.to_string())),
+            ])
+        });
+        let output = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(BY_ACCOUNT)
+            .key_condition_expression("account_id = :account")
+            .expression_attribute_values(":account", s(account.as_str()))
+            .scan_index_forward(false)
+            .limit(limit)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| call_error("Query", &error))?;
+        let more = output.last_evaluated_key.is_some();
+        let jobs: Vec<Job> =
+            output.items.unwrap_or_default().into_iter().map(dynamo::from_item).collect::<Result<_, _>>()?;
+        let last = jobs.last().filter(|_| more).map(|job| (job.job_id.clone(), job.created_at));
+        Ok(JobPage { jobs, last })
+    }
+
+    /// Fails a job that no worker has, and only that one: on condition that it still waits for its upload.
+    ///
+    /// Returns the job as it stood when it was past that already.
+    pub async fn fail_pending(
+        &self,
+        job_id: &JobId,
+        failure: &Failure,
+        now: UtcTime,
+    ) -> Result<Write<()>, AwsError> {
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("job_id", s(job_id.as_str()))
+            .key("item", s(JOB))
+            .update_expression(
+                "SET #status = :failed, #error = :error, completed_at = :now, updated_at = :now REMOVE open_state",
+            )
+            .condition_expression("#status = :pending")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#error", "error")
+            .expression_attribute_values(":failed", s(Status::Failed.as_str()))
+            .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+            .expression_attribute_values(":error", value(failure)?)
+            .expression_attribute_values(":now", s(now.to_string()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        Ok(match outcome("UpdateItem", result)? {
+            Write::Done(_) => Write::Done(()),
+            Write::Refused(item) => Write::Refused(item),
+        })
+    }
+
+    /// Stores a new job, on condition that its id is new.
+    pub async fn create(&self, job: &Job) -> Result<(), AwsError> {
+        let mut item = dynamo::to_item(job)?;
+        item.insert("item".into(), s(JOB));
+        // The sparse index over open jobs has an entry exactly as long as this attribute is there.
+        item.insert("open_state".into(), s(job.status.as_str()));
+        item.insert("schema_version".into(), n(1));
+        let result = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(job_id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match outcome("PutItem", result)? {
+            Write::Done(_) => Ok(()),
+            // The id is random: an item that has it is this one, stored by a try whose answer was lost.
+            Write::Refused(Some(old)) if old.get("account_id") == Some(&s(job.account_id.as_str())) => Ok(()),
+            Write::Refused(_) => Err(AwsError::Conflict { operation: "PutItem" }),
+        }
+    }
+}

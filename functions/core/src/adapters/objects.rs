@@ -1,0 +1,118 @@
+//! Objects in S3: signed URLs for clients, and what the signed request must carry.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::{Client, presigning::PresigningConfig};
+
+use super::{AwsError, call_error};
+use crate::domain::keys::SourceKey;
+
+/// A bucket.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+}
+
+/// A request that a client may send to S3 by itself.
+#[derive(Debug, Clone)]
+pub struct SignedRequest {
+    /// Where to. Never logged: whoever has it may use it.
+    pub url: String,
+    /// Headers that are part of the signature; the request must carry them as they are.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Bucket {
+    /// The bucket of this name.
+    #[must_use]
+    pub fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: Client::new(config), name }
+    }
+
+    /// The client, for transfers of a function's own use case.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Signs an upload of exactly `size_bytes` bytes of exactly this type: both headers are part of the signature.
+    pub async fn sign_upload(
+        &self,
+        key: &SourceKey,
+        size_bytes: u64,
+        content_type: &str,
+        lifetime: Duration,
+    ) -> Result<SignedRequest, AwsError> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(key.to_string())
+            .content_length(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+            .content_type(content_type)
+            .presigned(signing(lifetime)?)
+            .await
+            .map_err(|error| call_error("PutObject", &error))?;
+        let headers = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(SignedRequest { url: request.uri().to_owned(), headers })
+    }
+
+    /// Signs a download, of one version where there are several, that a browser stores under `file_name`, or shows
+    /// when that is absent.
+    pub async fn sign_download(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        content_type: &str,
+        file_name: Option<&str>,
+        lifetime: Duration,
+    ) -> Result<String, AwsError> {
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key)
+            .set_version_id(version_id.map(Into::into))
+            .response_content_type(content_type)
+            .set_response_content_disposition(file_name.map(attachment))
+            .presigned(signing(lifetime)?)
+            .await
+            .map_err(|error| call_error("GetObject", &error))?;
+        Ok(request.uri().to_owned())
+    }
+}
+
+fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> {
+    PresigningConfig::expires_in(lifetime).map_err(|error| AwsError::Item(error.into()))
+}
+
+/// A `Content-Disposition` that stores under any name: an ASCII form for old clients, the exact one by RFC 8187.
+fn attachment(file_name: &str) -> String {
+    let ascii: String = file_name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' })
+        .collect();
+    let exact = percent_encoding::utf8_percent_encode(file_name, percent_encoding::NON_ALPHANUMERIC);
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{exact}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_header() {
+        let header = attachment("a\"; \r\nSet-Cookie: x=1 ü.mp4");
+        assert!(header.is_ascii() && !header.contains(['\r', '\n']));
+        assert_eq!(header.matches('"').count(), 2);
+        assert!(header.ends_with("%C3%BC%2Emp4"));
+    }
+}

@@ -1,0 +1,66 @@
+//! The two task queues.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::Client;
+
+use super::{AwsError, call_error};
+use crate::domain::{id::AccountId, message::Task, spec::Priority};
+
+/// The high and the low queue.
+#[derive(Debug, Clone)]
+pub struct TaskQueues {
+    client: Client,
+    high_url: String,
+    low_url: String,
+}
+
+impl TaskQueues {
+    /// The queues at these URLs.
+    #[must_use]
+    pub fn new(config: &SdkConfig, high_url: String, low_url: String) -> Self {
+        Self { client: Client::new(config), high_url, low_url }
+    }
+
+    fn url(&self, priority: Priority) -> &str {
+        match priority {
+            Priority::High => &self.high_url,
+            Priority::Low => &self.low_url,
+        }
+    }
+
+    /// Sends a task. May send it twice when an answer is lost: whoever receives it must be ready for that.
+    ///
+    /// The account is the message group, so that fair queues keep one account's jobs from starving the others'.
+    pub async fn send(&self, priority: Priority, account: &AccountId, task: &Task) -> Result<(), AwsError> {
+        let body = task.to_body().map_err(|error| AwsError::Item(error.into()))?;
+        self.client
+            .send_message()
+            .queue_url(self.url(priority))
+            .message_body(body)
+            .message_group_id(account.as_str())
+            .send()
+            .await
+            .map_err(|error| call_error("SendMessage", &error))?;
+        Ok(())
+    }
+
+    /// Sets when a received message becomes visible again.
+    pub async fn set_visibility(
+        &self,
+        priority: Priority,
+        receipt_handle: &str,
+        after: Duration,
+    ) -> Result<(), AwsError> {
+        self.client
+            .change_message_visibility()
+            .queue_url(self.url(priority))
+            .receipt_handle(receipt_handle)
+            .visibility_timeout(i32::try_from(after.as_secs()).unwrap_or(i32::MAX))
+            .send()
+            .await
+            .map_err(|error| call_error("ChangeMessageVisibility", &error))?;
+        Ok(())
+    }
+}

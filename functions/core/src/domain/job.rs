@@ -1,0 +1,363 @@
+//! The job: its state, what is stored of it, and what is shown.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    estimate,
+    failure::Failure,
+    id::{AccountId, JobId},
+    keys::SourceKey,
+    magic::Kind,
+    probe::SourceInfo,
+    spec::{NewJob, Priority, Spec, words},
+    time::UtcTime,
+};
+
+/// Most attempts at a task, the first one included.
+pub const MAX_ATTEMPTS: u32 = 3;
+/// How long a claim lasts without a heartbeat.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// How often a worker renews its claim.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What is shown at most before a job is COMPLETED.
+const MAX_UNFINISHED_PERCENT: f64 = 99.0;
+
+words! {
+    /// Where a job stands.
+    Status {
+        /// Waiting for the upload.
+        Pending = "PENDING",
+        /// Waiting for a worker.
+        Queued = "QUEUED",
+        /// A worker has it.
+        InProgress = "IN_PROGRESS",
+        /// Done; outputs are published.
+        Completed = "COMPLETED",
+        /// Given up.
+        Failed = "FAILED",
+        /// Stopped by its owner.
+        Cancelled = "CANCELLED",
+        /// The upload never came.
+        Expired = "EXPIRED",
+    }
+}
+
+impl Status {
+    /// Whether nothing can change any more.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Pending | Self::Queued | Self::InProgress => false,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::Expired => true,
+        }
+    }
+
+    /// The states from which this one may be entered. Every state change is a write on condition of these.
+    #[must_use]
+    pub fn predecessors(self) -> &'static [Self] {
+        match self {
+            Self::Pending => &[],
+            Self::Queued | Self::Expired => &[Self::Pending],
+            Self::InProgress => &[Self::Queued, Self::InProgress],
+            Self::Completed => &[Self::InProgress],
+            Self::Failed | Self::Cancelled => &[Self::Pending, Self::Queued, Self::InProgress],
+        }
+    }
+}
+
+words! {
+    /// What a worker is doing.
+    Phase {
+        /// Looking at the source.
+        Probing = "probing",
+        /// Encoding.
+        Encoding = "encoding",
+        /// Checking and publishing.
+        Packaging = "packaging",
+    }
+}
+
+/// A source, pinned: whatever is uploaded to the same key later, this is what is processed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedSource {
+    /// The object's version.
+    pub version_id: String,
+    /// Its entity tag.
+    pub etag: String,
+}
+
+/// The job item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub job_id: JobId,
+    /// Whose it is.
+    pub account_id: AccountId,
+    /// Where it stands.
+    pub status: Status,
+    /// What the worker is doing; only while in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// 1, and one more for each retry by a person.
+    pub generation: u32,
+    /// Claims of the running generation's task so far.
+    pub attempts: u32,
+    /// Which queue.
+    pub priority: Priority,
+    /// The kind, by content; known once the upload was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// What to make.
+    pub spec: Spec,
+    /// The source's name at the user's side.
+    pub filename: String,
+    /// Echoed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Echoed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Echoed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+    /// Exact length of the source.
+    pub size_bytes: u64,
+    /// The declared type.
+    pub content_type: String,
+    /// How long the caller says it plays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared_duration_seconds: Option<f64>,
+    /// As said at submission.
+    pub estimated_processing_seconds: u64,
+    /// The pinned source; known once the upload was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<PinnedSource>,
+    /// Facts of the source; known once it was probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_info: Option<SourceInfo>,
+    /// Frames encoded by the running attempt.
+    #[serde(default)]
+    pub frames_done: u64,
+    /// Frames to encode; 0 before the probe.
+    #[serde(default)]
+    pub frames_total: u64,
+    /// Encoding speed, as last reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+    /// Whether something can be played yet.
+    #[serde(default)]
+    pub playable: bool,
+    /// The pointer: which attempt's outputs are the job's. Nothing else makes an output visible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_attempt: Option<u32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// When it was asked for.
+    pub created_at: UtcTime,
+    /// When the upload was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_at: Option<UtcTime>,
+    /// When a worker first claimed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<UtcTime>,
+    /// When it reached a terminal state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<UtcTime>,
+    /// The last change.
+    pub updated_at: UtcTime,
+    /// Until when the upload may begin.
+    pub upload_expires_at: UtcTime,
+}
+
+impl Job {
+    /// A job that waits for its upload.
+    #[must_use]
+    pub fn pending(job_id: JobId, account_id: AccountId, new: NewJob, now: UtcTime, upload_window: Duration) -> Self {
+        Self {
+            job_id,
+            account_id,
+            status: Status::Pending,
+            phase: None,
+            generation: 1,
+            attempts: 0,
+            priority: new.priority,
+            kind: None,
+            spec: new.spec,
+            filename: new.filename,
+            title: new.title,
+            description: new.description,
+            metadata: new.metadata,
+            size_bytes: new.size_bytes,
+            content_type: new.content_type,
+            declared_duration_seconds: new.duration_seconds,
+            estimated_processing_seconds: estimate::processing_seconds(new.duration_seconds, new.size_bytes),
+            source: None,
+            source_info: None,
+            frames_done: 0,
+            frames_total: 0,
+            fps: None,
+            playable: false,
+            published_attempt: None,
+            error: None,
+            created_at: now,
+            queued_at: None,
+            started_at: None,
+            completed_at: None,
+            updated_at: now,
+            upload_expires_at: now.plus(upload_window),
+        }
+    }
+
+    /// Where its source lies.
+    #[must_use]
+    pub fn source_key(&self) -> SourceKey {
+        SourceKey { account: self.account_id.clone(), job: self.job_id.clone() }
+    }
+
+    /// The name to show for it.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.title.as_deref().filter(|title| !title.is_empty()).unwrap_or(&self.filename)
+    }
+
+    /// How much is done: 0 to 100, 100 only when COMPLETED.
+    #[must_use]
+    pub fn progress_percent(&self) -> f64 {
+        if self.status == Status::Completed {
+            return 100.0;
+        }
+        if self.frames_total == 0 {
+            return 0.0;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "frame counts are far below 2^53")]
+        let share = self.frames_done as f64 / self.frames_total as f64;
+        ((share * 1_000.0).floor() / 10.0).min(MAX_UNFINISHED_PERCENT)
+    }
+
+    /// Seconds until the encoder is through at its present speed.
+    #[must_use]
+    pub fn eta_seconds(&self) -> Option<f64> {
+        let fps = self.fps.filter(|fps| *fps > 0.0)?;
+        let left = self.frames_total.checked_sub(self.frames_done).filter(|_| self.status == Status::InProgress)?;
+        #[expect(clippy::cast_precision_loss, reason = "frame counts are far below 2^53")]
+        let seconds = left as f64 / fps;
+        Some((seconds * 10.0).round() / 10.0)
+    }
+}
+
+words! {
+    /// What an output is for.
+    OutputType {
+        /// An encoded version of the source.
+        Rendition = "rendition",
+        /// A small still.
+        Thumbnail = "thumbnail",
+    }
+}
+
+/// A published object of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Its id within the job.
+    pub id: String,
+    /// What it is for.
+    #[serde(rename = "type")]
+    pub output_type: OutputType,
+    /// The container, as the API spells it.
+    pub format: String,
+    /// The rung that was asked for.
+    pub quality: Option<String>,
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+    /// How long it plays.
+    pub duration_seconds: Option<f64>,
+    /// Frames, as counted in the finished file.
+    pub frames: Option<u64>,
+    /// Measured over the whole file.
+    pub bitrate_bps: Option<u64>,
+    /// Length of the object.
+    pub size_bytes: u64,
+    /// SHA-256 of the object, in hex.
+    pub sha256: String,
+    /// Its media type.
+    pub content_type: String,
+    /// Its object key.
+    pub key: String,
+}
+
+/// What a job really used; written once, at completion.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// From the claim of the successful attempt to its end.
+    pub processing_seconds: f64,
+    /// CPU time of the child processes.
+    pub cpu_seconds: f64,
+    /// Highest CPU use of the child processes over one second; 100 is one core.
+    pub peak_cpu_percent: f64,
+    /// Highest resident memory of a child process.
+    pub peak_memory_mb: f64,
+    /// Bytes read.
+    pub source_bytes: u64,
+    /// Bytes published.
+    pub output_bytes: u64,
+    /// What Lambda bills for the successful attempt.
+    pub billed_gb_seconds: f64,
+    /// Media seconds for each processing second.
+    pub speed_ratio: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::spec::CreateJob;
+
+    fn job() -> Job {
+        let body = r#"{"filename":"a.mp4","size_bytes":10,"metadata":{"n":1.5}}"#;
+        let new = serde_json::from_str::<CreateJob>(body).unwrap().validate(100).unwrap();
+        let now = UtcTime::from_epoch_ms(0);
+        Job::pending(JobId::generate(), AccountId::generate(), new, now, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn nothing_leaves_a_terminal_state() {
+        for next in Status::ALL {
+            assert!(next.predecessors().iter().all(|from| !from.is_terminal()), "{next:?}");
+        }
+    }
+
+    #[test]
+    fn every_state_but_the_first_can_be_entered() {
+        let unreachable: Vec<_> = Status::ALL.iter().filter(|status| status.predecessors().is_empty()).collect();
+        assert_eq!(unreachable, [&Status::Pending]);
+    }
+
+    #[test]
+    fn a_stored_job_reads_back() {
+        let job = job();
+        let json = serde_json::to_value(&job).unwrap();
+        assert_eq!(serde_json::from_value::<Job>(json).unwrap(), job);
+    }
+
+    proptest! {
+        #[test]
+        fn progress_is_bounded_and_full_only_at_the_end(done in 0_u64..1_000, total in 0_u64..1_000) {
+            let mut job = job();
+            job.frames_done = done;
+            job.frames_total = total;
+            for status in Status::ALL {
+                job.status = *status;
+                let percent = job.progress_percent();
+                prop_assert!((0.0..=100.0).contains(&percent));
+                prop_assert_eq!(percent >= 100.0, *status == Status::Completed);
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Pure rules: no I/O, no SDK type, no HTTP. Compiled without any feature.
+//!
+//! What belongs here decides; what reads or writes belongs to an adapter or to a function.
+
+pub mod account;
+pub mod estimate;
+pub mod failure;
+pub mod geometry;
+pub mod id;
+pub mod job;
+pub mod keys;
+pub mod magic;
+pub mod message;
+pub mod probe;
+pub mod spec;
+pub mod time;
+pub mod timeline;

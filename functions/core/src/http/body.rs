@@ -1,0 +1,86 @@
+//! JSON bodies, with errors that point at the field.
+
+use axum::{
+    body::{self, Bytes},
+    extract::{FromRequest, Request},
+    http::header::CONTENT_TYPE,
+};
+use serde::de::DeserializeOwned;
+
+use super::{ApiError, Code};
+
+/// Largest body of any request.
+const MAX_BODY_BYTES: usize = 64 * 1_024;
+
+/// A JSON body of type `T`.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T, S> FromRequest<S> for JsonBody<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let declared = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+        let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
+            return Err(ApiError::new(Code::UnsupportedMediaType));
+        }
+        let bytes = body::to_bytes(request.into_body(), MAX_BODY_BYTES)
+            .await
+            .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let pointer: String = error
+            .path()
+            .iter()
+            .filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Seq { index } => Some(format!("/{index}")),
+                serde_path_to_error::Segment::Map { key } => {
+                    Some(format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+                }
+                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
+            })
+            .collect();
+        let inner = error.inner();
+        let message = if inner.is_data() { "has the wrong type" } else { "is not valid JSON" };
+        ApiError::malformed(pointer, message)
+    })?;
+    json.end().map_err(|_| ApiError::malformed("", "is not valid JSON"))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn code_of(body: &str) -> Option<Code> {
+        parse::<HashMap<String, Vec<u32>>>(&Bytes::copy_from_slice(body.as_bytes())).err().map(|error| error.code())
+    }
+
+    #[test]
+    fn only_whole_and_fitting_json_is_read() {
+        assert_eq!(code_of(r#"{"a":[1,2]}"#), None);
+        for bad in ["", "{", r#"{"a":"x"}"#, r#"{"a":[1]} tail"#, &"[".repeat(10_000), "\u{0}"] {
+            assert_eq!(code_of(bad), Some(Code::InvalidRequest), "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn the_error_points_at_the_field() {
+        let bytes = Bytes::from_static(br#"{"a":[1,"x"]}"#);
+        let error = parse::<HashMap<String, Vec<u32>>>(&bytes).unwrap_err();
+        let problem = serde_json::to_value(error.problem("")).unwrap();
+        assert_eq!(problem["errors"][0]["pointer"], "/a/1");
+    }
+}

@@ -1,0 +1,95 @@
+//! One router a function: both bases, problem documents, security headers, one log line a request.
+
+use std::time::Instant;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+            X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    middleware::{self, Next},
+    response::Response,
+};
+use lambda_http::{RequestExt as _, request::RequestContext};
+use tower::Layer as _;
+use tower_http::normalize_path::NormalizePathLayer;
+
+use super::{
+    ApiError, Code,
+    error::RETRY_AFTER_SECONDS,
+};
+
+/// The bases under which every route answers.
+const BASES: [&str; 2] = ["/api/v1", "/api"];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Serves a function's routes, given relative to the base, until Lambda ends the process.
+pub async fn serve(routes: Router) -> Result<(), lambda_http::Error> {
+    let mut router = Router::new();
+    for base in BASES {
+        router = router.nest(base, routes.clone());
+    }
+    let router = router
+        .fallback(|| async { ApiError::new(Code::NotFound) })
+        .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
+        .layer(middleware::from_fn(finish));
+    // Outside of the router, since it changes the path that is routed by.
+    lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(router)).await
+}
+
+/// The last step of every request.
+async fn finish(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
+        _ => None,
+    }
+    .unwrap_or_default();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+
+    let response = next.run(request).await;
+    let response = decorate(response, &request_id);
+
+    tracing::info!(
+        request_id,
+        method = %method,
+        // The template, never the path: that holds ids.
+        route = route.as_deref().unwrap_or("none"),
+        status = response.status().as_u16(),
+        duration_ms = started.elapsed().as_secs_f64() * 1_000.0,
+        "request"
+    );
+    response
+}
+
+fn decorate(mut response: Response, request_id: &str) -> Response {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        *response.body_mut() = Body::from(serde_json::to_vec(&error.problem(request_id)).unwrap_or_default());
+        set(&mut response, CONTENT_TYPE, "application/problem+json");
+    }
+    match response.status() {
+        StatusCode::UNAUTHORIZED => set(&mut response, WWW_AUTHENTICATE, "Bearer"),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        _ => {}
+    }
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    set(&mut response, STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(&mut response, CACHE_CONTROL, "no-store");
+    response
+}
+
+fn set(response: &mut Response, name: HeaderName, value: &'static str) {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+}

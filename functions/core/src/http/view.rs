@@ -1,0 +1,81 @@
+//! Jobs as the API shows them.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::domain::{
+    failure::Failure,
+    id::JobId,
+    job::{Job, Metrics, Phase, Status},
+    magic::Kind,
+    spec::{Priority, Spec},
+    time::UtcTime,
+};
+
+/// A job as its owner sees it.
+#[derive(Debug, Serialize)]
+pub struct JobView {
+    id: JobId,
+    status: Status,
+    phase: Option<Phase>,
+    progress_percent: f64,
+    playable: bool,
+    priority: Priority,
+    kind: Option<Kind>,
+    filename: String,
+    title: Option<String>,
+    description: Option<String>,
+    metadata: Option<Map<String, Value>>,
+    size_bytes: u64,
+    content_type: String,
+    duration_seconds: Option<f64>,
+    spec: Spec,
+    estimated_processing_seconds: u64,
+    generation: u32,
+    attempts: u32,
+    created_at: UtcTime,
+    queued_at: Option<UtcTime>,
+    started_at: Option<UtcTime>,
+    completed_at: Option<UtcTime>,
+    updated_at: UtcTime,
+    error: Option<Failure>,
+    metrics: Option<Metrics>,
+}
+
+impl JobView {
+    /// Shows a job, with what it used once that is known.
+    #[must_use]
+    pub fn new(job: Job, metrics: Option<Metrics>) -> Self {
+        Self {
+            progress_percent: job.progress_percent(),
+            duration_seconds: job
+                .source_info
+                .as_ref()
+                .map(|info| info.duration_seconds)
+                .or(job.declared_duration_seconds),
+            id: job.job_id,
+            status: job.status,
+            phase: job.phase,
+            playable: job.playable,
+            priority: job.priority,
+            kind: job.kind,
+            filename: job.filename,
+            title: job.title,
+            description: job.description,
+            metadata: job.metadata,
+            size_bytes: job.size_bytes,
+            content_type: job.content_type,
+            spec: job.spec,
+            estimated_processing_seconds: job.estimated_processing_seconds,
+            generation: job.generation,
+            attempts: job.attempts,
+            created_at: job.created_at,
+            queued_at: job.queued_at,
+            started_at: job.started_at,
+            completed_at: job.completed_at,
+            updated_at: job.updated_at,
+            error: job.error,
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A worker dies in the middle of its work.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use e2e::worker::Encoder;
+use e2e::{Clip, Harness, JOB_LIMIT, SHORT_LIMIT, Studio, eventually, studio};
+use serde_json::json;
+
+/// How long a lost message stays hidden, and then some for its turn.
+const REDELIVERY: Duration = Duration::from_secs(80);
+
+/// Slow: about a minute and a half, most of it waiting for the dead worker's lease to run out.
+#[tokio::test]
+async fn slow_a_killed_worker_costs_an_attempt_and_nothing_else() -> Result<()> {
+    let harness = Harness::open().await?;
+    let studio = Studio::open(&harness)?;
+    let account = harness.account().await?;
+    let clip = Clip { seconds: 30, size: (1_280, 720), ..Clip::default() };
+    let bytes = std::fs::read(studio.clip("long.mp4", &clip).await?)?;
+    // No other test's source has this length, so it names the encoder.
+    let size = bytes.len() + 4_321;
+    let bytes = studio::padded(bytes, size)?;
+    let wishes = json!({"priority": "high", "thumbnails": {"count": 1}, "compression": {"preset": "slow"}});
+    let run = account.submit(bytes, wishes).await?;
+    let id = run.id.clone();
+
+    eventually("some progress", JOB_LIMIT, async || {
+        let progress = account.progress(&id).await?;
+        Ok((progress.status == "IN_PROGRESS" && progress.frames_done > 0).then_some(()))
+    })
+    .await?;
+    let encoder = Encoder::of_source(size.try_into()?).context("no encoder was found")?;
+    encoder.kill_function()?;
+    eventually("the end of the encoder", SHORT_LIMIT, async || Ok(encoder.is_gone().then_some(()))).await?;
+    account.get(&format!("/jobs/{id}/outputs"), 409).await?.problem("not_ready")?;
+
+    let job = account.finish_within(run, REDELIVERY + JOB_LIMIT).await?;
+    assert_eq!((job.status.as_str(), job.attempts), ("COMPLETED", 2), "{:?}", job.error);
+    let items = harness.items(&id).await?;
+    assert_eq!((&items["job"]["published_attempt"], &items["task#1#plan"]["attempts"]), (&json!(2), &json!(2)));
+    assert!(items.keys().all(|key| !key.starts_with("output#1-1#")), "{:?}", items.keys());
+
+    let outputs = account.outputs(&id).await?;
+    let rendition = outputs.iter().find(|output| output.output_type == "rendition").context("no rendition")?;
+    assert_eq!(rendition.frames, Some(750));
+    let look = studio.look_at("out.mp4", &account.download(rendition).await?).await?;
+    assert_eq!(look.frames()?, 750);
+    harness.queues_forget(&id).await?;
+    assert_eq!(account.mails_up_to_now().await?.len(), 1);
+    Ok(())
+}

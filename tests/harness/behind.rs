@@ -1,0 +1,162 @@
+//! Behind the API: tables, buckets, queues and functions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, bail, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_sqs::types::QueueAttributeName;
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::harness::Harness;
+use crate::{SHORT_LIMIT, eventually};
+
+/// An object of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+impl Harness {
+    /// All items of a job, by their sort key.
+    pub async fn items(&self, job_id: &str) -> Result<BTreeMap<String, Value>> {
+        let answer = self
+            .dynamodb
+            .query()
+            .table_name(self.name("JOBS_TABLE")?)
+            .key_condition_expression("job_id = :job")
+            .expression_attribute_values(":job", AttributeValue::S(job_id.to_owned()))
+            .consistent_read(true)
+            .send()
+            .await?;
+        let mut items = BTreeMap::new();
+        for item in answer.items.unwrap_or_default() {
+            let item: Value = serde_dynamo::from_item(item)?;
+            let sort_key = item["item"].as_str().context("an item without a sort key")?.to_owned();
+            items.insert(sort_key, item);
+        }
+        Ok(items)
+    }
+
+    /// One item of a job.
+    pub async fn item(&self, job_id: &str, sort_key: &str) -> Result<Value> {
+        let found = self.items(job_id).await?.remove(sort_key);
+        found.with_context(|| format!("{job_id} has no item {sort_key}"))
+    }
+
+    /// Stores an item as it is. For states that only a crash leaves behind.
+    pub async fn store_item(&self, item: &Value) -> Result<()> {
+        let item: HashMap<String, AttributeValue> = serde_dynamo::to_item(item)?;
+        self.dynamodb.put_item().table_name(self.name("JOBS_TABLE")?).set_item(Some(item)).send().await?;
+        Ok(())
+    }
+
+    /// All objects of a bucket below a prefix; the bucket by its name in the stack's environment.
+    pub async fn objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>> {
+        let answer = self.s3.list_objects_v2().bucket(self.name(bucket)?).prefix(prefix).send().await?;
+        ensure!(answer.is_truncated != Some(true), "more than a page of objects");
+        let objects = answer.contents.unwrap_or_default().into_iter().map(|object| {
+            let size_bytes = u64::try_from(object.size.unwrap_or_default())?;
+            Ok(Object { key: object.key.unwrap_or_default(), size_bytes })
+        });
+        objects.collect()
+    }
+
+    /// An object's bytes.
+    pub async fn object(&self, bucket: &str, key: &str) -> Result<Vec<u8>> {
+        let answer = self.s3.get_object().bucket(self.name(bucket)?).key(key).send().await.context(key.to_owned())?;
+        Ok(answer.body.collect().await?.to_vec())
+    }
+
+    /// Sends a message to a queue, named as in the stack's environment.
+    pub async fn send_message(&self, queue: &str, group: &str, body: &str) -> Result<()> {
+        let message = self.sqs.send_message().queue_url(self.name(queue)?).message_body(body);
+        message.message_group_id(group).send().await?;
+        Ok(())
+    }
+
+    /// Messages of a queue, visible or not, whose body holds a text.
+    pub async fn messages(&self, queue: &str, holding: &str) -> Result<Vec<String>> {
+        // The emulator's own way of looking without receiving.
+        let peek = format!("{}/_ministack/sqs/messages", self.name("AWS_ENDPOINT_URL")?);
+        let request = self.request(Method::GET, &peek).query(&[("QueueUrl", self.name(queue)?)]);
+        let mut bodies = Vec::new();
+        collect_bodies(&self.send(request, 200).await?.value("/messages")?, &mut bodies);
+        bodies.retain(|body| body.contains(holding));
+        Ok(bodies)
+    }
+
+    /// Waits until no message about a job is left in either queue.
+    pub async fn queues_forget(&self, job_id: &str) -> Result<()> {
+        eventually(&format!("the last message of {job_id}"), SHORT_LIMIT, async || {
+            let high = self.messages("HIGH_QUEUE_URL", job_id).await?;
+            let low = self.messages("LOW_QUEUE_URL", job_id).await?;
+            Ok((high.is_empty() && low.is_empty()).then_some(()))
+        })
+        .await
+    }
+
+    /// How many messages a queue holds that somebody could receive.
+    pub async fn waiting(&self, queue: &str) -> Result<usize> {
+        let name = QueueAttributeName::ApproximateNumberOfMessages;
+        let request = self.sqs.get_queue_attributes().queue_url(self.name(queue)?).attribute_names(name.clone());
+        let answer = request.send().await?;
+        let count = answer.attributes().and_then(|all| all.get(&name)).context("no count")?;
+        Ok(count.parse()?)
+    }
+
+    /// Calls a function, named as in the stack's environment, and waits for its answer; its own error is an error.
+    pub async fn invoke(&self, function: &str, event: &Value) -> Result<Value> {
+        let path = format!("{}/invocations", self.name(function)?);
+        let answer = self.send(self.lambda(Method::POST, &path)?.json(event), 200).await?;
+        ensure!(
+            answer.headers.get("x-amz-function-error").is_none(),
+            "{function}: {}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        if answer.body.is_empty() { Ok(Value::Null) } else { answer.json() }
+    }
+
+    /// The environment that a deployed function was given.
+    pub async fn function_environment(&self, function: &str) -> Result<BTreeMap<String, String>> {
+        let path = format!("{}/configuration", self.name(function)?);
+        let answer = self.send(self.lambda(Method::GET, &path)?, 200).await?;
+        Ok(serde_json::from_value(answer.value("/Environment/Variables")?)?)
+    }
+
+    /// A request to Lambda's API. It is two calls of it, for which the SDK's client would be compiled in whole; the
+    /// emulator takes any signature of a key that it knows.
+    fn lambda(&self, method: Method, path: &str) -> Result<RequestBuilder> {
+        let url = format!("{}/2015-03-31/functions/{path}", self.name("AWS_ENDPOINT_URL")?);
+        let scope = format!("{}/20260101/{}/lambda/aws4_request", self.name("AWS_ACCESS_KEY_ID")?, self.name("AWS_REGION")?);
+        let signed = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={}", "0".repeat(64));
+        Ok(self.request(method, &url).header(AUTHORIZATION, signed).header("x-amz-date", "20260101T000000Z"))
+    }
+}
+
+/// The message that starts a job's plan task.
+pub fn plan_message(job_id: &str, generation: u32) -> String {
+    json!({"version": 1, "type": "plan", "job_id": job_id, "generation": generation}).to_string()
+}
+
+/// The ids of the messages that a worker's answer gives back to the queue.
+pub fn given_back(answer: &Value) -> Result<Vec<&str>> {
+    let Some(failures) = answer["batchItemFailures"].as_array() else {
+        bail!("{answer} is no batch answer");
+    };
+    Ok(failures.iter().filter_map(|failure| failure["itemIdentifier"].as_str()).collect())
+}
+
+fn collect_bodies(value: &Value, bodies: &mut Vec<String>) {
+    match value {
+        Value::Array(messages) => {
+            bodies.extend(messages.iter().filter_map(|message| message["Body"].as_str()).map(str::to_owned));
+        }
+        Value::Object(groups) => groups.values().for_each(|group| collect_bodies(group, bodies)),
+        _ => {}
+    }
+}

@@ -1,0 +1,15 @@
+//! The journeys: what people and clients do, and what must come of it, on the stack of template.yaml.
+//!
+//! The first test that needs the stack builds and starts it; it ends with this process. To test a stack that runs
+//! already, name a file with the lines of `cargo local env` in `REELAY_E2E_ENV_FILE`.
+
+mod bad_file;
+mod crash;
+mod duplicates;
+mod happy_path;
+mod local_invoke;
+mod overwritten;
+mod promises;
+mod refused;
+mod shapes;
+mod strangers;
