@@ -104,7 +104,7 @@ impl Studio {
     /// Decodes the whole of a file and tells about its streams; a file that does not decode is an error.
     pub async fn look(&self, path: &Path) -> Result<Look> {
         let arguments =
-            ["-v", "error", "-xerror", "-count_frames", "-show_format", "-show_streams", "-of", "json"].map(OsStr::new);
+            ["-v", "error", "-count_frames", "-show_format", "-show_streams", "-of", "json"].map(OsStr::new);
         let output = run(&self.ffprobe, &[&arguments[..], &[path.as_os_str()]].concat()).await?;
         let complaints = String::from_utf8_lossy(&output.stderr);
         ensure!(complaints.trim().is_empty(), "{}: {complaints}", path.display());

@@ -123,7 +123,10 @@ def emulate(listener: socket.socket, state: pathlib.Path, lifeline: int, mark: b
     from hypercorn.config import Config
     from ministack.app import app
 
+    import repairs
     from guard import Guard
+
+    repairs.apply()
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]

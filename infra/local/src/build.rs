@@ -52,8 +52,13 @@ impl Build {
             workspace.root.join("samconfig.toml"),
             workspace.own("emulator/settle.py"),
         ];
-        let emulator =
-            ["requirements-emulator.txt", "emulator/serve.py", "emulator/guard.py"].map(|name| workspace.own(name));
+        let emulator = [
+            "requirements-emulator.txt",
+            "emulator/serve.py",
+            "emulator/guard.py",
+            "emulator/repairs.py",
+        ]
+        .map(|name| workspace.own(name));
         Ok(Self {
             template: assembled.template,
             fingerprint: format!("{} {}", assembled.fingerprint, hash_files(&settings)?),
