@@ -11,20 +11,37 @@ async fn fails(account: &Account<'_>, bytes: Vec<u8>, with: Value, code: &str, s
     let run = account.submit(bytes, with).await?;
     let id = run.id.clone();
     let job = account.finish(run).await?;
-    assert_eq!((job.status.as_str(), job.error_code()), ("FAILED", Some(code)), "{:?}", job.error);
+    assert_eq!(
+        (job.status.as_str(), job.error_code()),
+        ("FAILED", Some(code)),
+        "{:?}",
+        job.error
+    );
     let error = job.error.context("no error")?;
-    assert!(!error.message.is_empty() && !error.hint.is_empty() && !error.retryable, "{error:?}");
+    assert!(
+        !error.message.is_empty() && !error.hint.is_empty() && !error.retryable,
+        "{error:?}"
+    );
     assert!(stages.contains(&error.stage.as_str()), "{error:?}");
     for secret in ["/tmp", "ffmpeg", "ffprobe", "sources/", "amazonaws"] {
         assert!(!error.message.contains(secret), "{error:?}");
     }
-    assert!(job.attempts <= 1, "a bad file is not tried again: {} attempts", job.attempts);
+    assert!(
+        job.attempts <= 1,
+        "a bad file is not tried again: {} attempts",
+        job.attempts
+    );
     assert!(job.completed_at.is_some() && !job.playable && job.metrics.is_none());
 
     for part in ["outputs", "download", "thumbnail"] {
-        account.get(&format!("/jobs/{id}/{part}"), 409).await?.problem("not_ready")?;
+        account
+            .get(&format!("/jobs/{id}/{part}"), 409)
+            .await?
+            .problem("not_ready")?;
     }
-    let stored = harness.objects("OUTPUT_BUCKET", &format!("outputs/{}/{id}/", account.id)).await?;
+    let stored = harness
+        .objects("OUTPUT_BUCKET", &format!("outputs/{}/{id}/", account.id))
+        .await?;
     assert_eq!(stored, [], "outputs of a failed job");
     harness.queues_forget(&id).await?;
 
@@ -51,8 +68,20 @@ async fn a_picture_that_is_declared_a_video() -> Result<()> {
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let picture = studio.make("picture.png", &["-f", "lavfi", "-i", "testsrc2=size=64x64", "-frames:v", "1"]).await?;
-    fails(&account, std::fs::read(picture)?, json!({}), "type_mismatch", &["intake"]).await
+    let picture = studio
+        .make(
+            "picture.png",
+            &["-f", "lavfi", "-i", "testsrc2=size=64x64", "-frames:v", "1"],
+        )
+        .await?;
+    fails(
+        &account,
+        std::fs::read(picture)?,
+        json!({}),
+        "type_mismatch",
+        &["intake"],
+    )
+    .await
 }
 
 #[tokio::test]
@@ -60,8 +89,21 @@ async fn a_video_without_its_end_and_index() -> Result<()> {
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let whole = std::fs::read(studio.clip("whole.mp4", &Clip { encoding: MP4, ..Clip::default() }).await?)?;
-    assert!(studio::box_at(&whole, "mdat")? < studio::box_at(&whole, "moov")?, "the index should be at the end");
+    let whole = std::fs::read(
+        studio
+            .clip(
+                "whole.mp4",
+                &Clip {
+                    encoding: MP4,
+                    ..Clip::default()
+                },
+            )
+            .await?,
+    )?;
+    assert!(
+        studio::box_at(&whole, "mdat")? < studio::box_at(&whole, "moov")?,
+        "the index should be at the end"
+    );
     let half = whole[..whole.len() / 2].to_vec();
     fails(&account, half, json!({}), "source_corrupt", &["probe"]).await
 }
@@ -71,9 +113,16 @@ async fn a_video_whose_index_promises_more_than_there_is() -> Result<()> {
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let clip = Clip { seconds: 6, encoding: MP4_FASTSTART, ..Clip::default() };
+    let clip = Clip {
+        seconds: 6,
+        encoding: MP4_FASTSTART,
+        ..Clip::default()
+    };
     let whole = std::fs::read(studio.clip("whole.mp4", &clip).await?)?;
-    assert!(studio::box_at(&whole, "moov")? < whole.len() / 4, "the index should be at the start");
+    assert!(
+        studio::box_at(&whole, "moov")? < whole.len() / 4,
+        "the index should be at the start"
+    );
     let half = whole[..whole.len() / 2].to_vec();
     fails(&account, half, json!({}), "source_corrupt", &["probe"]).await
 }
@@ -91,7 +140,9 @@ async fn noise_behind_the_signature_of_a_video() -> Result<()> {
 async fn an_empty_file_is_refused_before_anything_is_made() -> Result<()> {
     let harness = Harness::open().await?;
     let account = harness.account().await?;
-    let answer = account.post("/jobs", &json!({"filename": "empty.mp4", "size_bytes": 0}), 422).await?;
+    let answer = account
+        .post("/jobs", &json!({"filename": "empty.mp4", "size_bytes": 0}), 422)
+        .await?;
     answer.problem("validation_failed")?;
     assert_eq!(answer.pointers()?, ["/size_bytes"]);
     assert_eq!(account.get("/jobs", 200).await?.value("/jobs")?, json!([]));

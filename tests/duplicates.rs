@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use e2e::behind::{given_back, plan_message};
-use e2e::{Clip, Harness, SHORT_LIMIT, Studio, eventually, events};
+use e2e::{Clip, Harness, SHORT_LIMIT, Studio, events, eventually};
 use serde_json::{Value, json};
 
 /// An upload's event, as S3 would send it again.
@@ -16,7 +16,17 @@ async fn the_same_upload_event_five_times_and_its_message_too_is_one_run() -> Re
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let bytes = std::fs::read(studio.clip("source.mp4", &Clip { seconds: 2, ..Clip::default() }).await?)?;
+    let bytes = std::fs::read(
+        studio
+            .clip(
+                "source.mp4",
+                &Clip {
+                    seconds: 2,
+                    ..Clip::default()
+                },
+            )
+            .await?,
+    )?;
     let size = bytes.len();
     let run = account.submit(bytes, json!({"thumbnails": {"count": 2}})).await?;
     let id = run.id.clone();
@@ -30,7 +40,9 @@ async fn the_same_upload_event_five_times_and_its_message_too_is_one_run() -> Re
     let event = event_of(&harness, &account.id, &id, &version, size)?;
     let deliver = || harness.invoke("INTAKE_FUNCTION", &event);
     tokio::try_join!(deliver(), deliver(), deliver())?;
-    harness.send_message("LOW_QUEUE_URL", &account.id, &plan_message(&id, 1)).await?;
+    harness
+        .send_message("LOW_QUEUE_URL", &account.id, &plan_message(&id, 1))
+        .await?;
     let job = account.finish(run).await?;
     assert_eq!(job.status, "COMPLETED", "{:?}", job.error);
     deliver().await?;
@@ -55,8 +67,21 @@ async fn the_same_upload_event_five_times_and_its_message_too_is_one_run() -> Re
     let prefix = format!("outputs/{}/{id}/", account.id);
     let stored = harness.objects("OUTPUT_BUCKET", &prefix).await?;
     assert_eq!(stored.len(), 3, "{stored:?}");
-    assert!(stored.iter().all(|object| object.key.starts_with(&format!("{prefix}1-1/"))), "{stored:?}");
-    assert_eq!(account.get("/jobs", 200).await?.value("/jobs")?.as_array().map(Vec::len), Some(1));
+    assert!(
+        stored
+            .iter()
+            .all(|object| object.key.starts_with(&format!("{prefix}1-1/"))),
+        "{stored:?}"
+    );
+    assert_eq!(
+        account
+            .get("/jobs", 200)
+            .await?
+            .value("/jobs")?
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
     let mails = account.mails_up_to_now().await?;
     assert_eq!(mails.len(), 1, "{mails:?}");
     Ok(())
@@ -100,16 +125,28 @@ async fn a_message_of_another_version_is_given_back_and_a_stale_one_is_not() -> 
     let account = harness.account().await?;
     let id = account.create(&json!({"filename": "a.mp4", "size_bytes": 6})).await?.id;
     let before = harness.items(&id).await?;
-    let deliver = async |body: &str| harness.invoke("PROCESS_FUNCTION", &events::message("message-1", body)?).await;
+    let deliver = async |body: &str| {
+        harness
+            .invoke("PROCESS_FUNCTION", &events::message("message-1", body)?)
+            .await
+    };
 
     let newer = json!({"version": 99, "type": "plan", "job_id": id, "generation": 1}).to_string();
     let unknown = json!({"version": 1, "type": "fly", "job_id": id, "generation": 1}).to_string();
     for body in [newer.as_str(), unknown.as_str(), "no JSON", "{}", ""] {
         let answer = deliver(body).await?;
-        assert_eq!(given_back(&answer)?, ["message-1"], "{body:?}: it must reach the dead-letter queue, not be lost");
+        assert_eq!(
+            given_back(&answer)?,
+            ["message-1"],
+            "{body:?}: it must reach the dead-letter queue, not be lost"
+        );
     }
     // A job that nobody queued, a generation that is not, a job that is not: there is nothing to do.
-    for body in [plan_message(&id, 1), plan_message(&id, 2), plan_message("job_019aa5f2c3d47e8f9a0b1c2d3e4f5a6b", 1)] {
+    for body in [
+        plan_message(&id, 1),
+        plan_message(&id, 2),
+        plan_message("job_019aa5f2c3d47e8f9a0b1c2d3e4f5a6b", 1),
+    ] {
         let answer = deliver(&body).await?;
         assert_eq!(given_back(&answer)?, Vec::<&str>::new(), "{body}");
     }

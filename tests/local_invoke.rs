@@ -7,13 +7,24 @@ use serde_json::{Value, json};
 
 /// The answer of an HTTP function: status, and the body as JSON.
 fn http(answer: &Value) -> Result<(u64, Value)> {
-    let status = answer["statusCode"].as_u64().with_context(|| format!("{answer} is no HTTP answer"))?;
+    let status = answer["statusCode"]
+        .as_u64()
+        .with_context(|| format!("{answer} is no HTTP answer"))?;
     let body = answer["body"].as_str().unwrap_or_default();
-    Ok((status, if body.is_empty() { Value::Null } else { serde_json::from_str(body)? }))
+    Ok((
+        status,
+        if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(body)?
+        },
+    ))
 }
 
 fn header<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
-    answer["headers"][name].as_str().or_else(|| answer["multiValueHeaders"][name][0].as_str())
+    answer["headers"][name]
+        .as_str()
+        .or_else(|| answer["multiValueHeaders"][name][0].as_str())
 }
 
 #[tokio::test]
@@ -23,7 +34,11 @@ async fn auth_by_http() -> Result<()> {
     let event = events::read("auth-http")?;
     let answer = harness.run_under_rie("auth", &event).await?;
     let (status, body) = http(&answer)?;
-    assert_eq!((status, &body["code"]), (401, &json!("invalid_credentials")), "nobody has this account");
+    assert_eq!(
+        (status, &body["code"]),
+        (401, &json!("invalid_credentials")),
+        "nobody has this account"
+    );
     assert_eq!(header(&answer, "content-type"), Some("application/problem+json"));
     assert_eq!(body["request_id"], event["requestContext"]["requestId"]);
 
@@ -40,13 +55,23 @@ async fn upload_by_http() -> Result<()> {
     let account = harness.account().await?;
     let event = events::read("upload-http")?;
     let (status, body) = http(&harness.run_under_rie("upload", &event).await?)?;
-    assert_eq!((status, &body["code"]), (401, &json!("unauthenticated")), "the event's token is nobody's");
+    assert_eq!(
+        (status, &body["code"]),
+        (401, &json!("unauthenticated")),
+        "the event's token is nobody's"
+    );
 
-    let event = events::with(event, &[("/headers/authorization", json!(format!("Bearer {}", account.token)))])?;
+    let event = events::with(
+        event,
+        &[("/headers/authorization", json!(format!("Bearer {}", account.token)))],
+    )?;
     let (status, body) = http(&harness.run_under_rie("upload", &event).await?)?;
     assert_eq!((status, &body["status"]), (201, &json!("PENDING")));
     assert_eq!(body["upload"]["headers"]["content-length"], "1048576");
-    assert_eq!(account.job(body["id"].as_str().context("no id")?).await?.status, "PENDING");
+    assert_eq!(
+        account.job(body["id"].as_str().context("no id")?).await?.status,
+        "PENDING"
+    );
     Ok(())
 }
 
@@ -62,9 +87,16 @@ async fn status_by_http() -> Result<()> {
     let token = [("/headers/authorization", json!(format!("Bearer {}", account.token)))];
     let signed_in = events::with(event, &token)?;
     let (status, body) = http(&harness.run_under_rie("status", &signed_in).await?)?;
-    assert_eq!((status, &body["code"]), (404, &json!("not_found")), "the event's job is nobody's");
+    assert_eq!(
+        (status, &body["code"]),
+        (404, &json!("not_found")),
+        "the event's job is nobody's"
+    );
     let path = json!(format!("/api/v1/jobs/{id}"));
-    let own = events::with(signed_in, &[("/rawPath", path.clone()), ("/requestContext/http/path", path)])?;
+    let own = events::with(
+        signed_in,
+        &[("/rawPath", path.clone()), ("/requestContext/http/path", path)],
+    )?;
     let (status, body) = http(&harness.run_under_rie("status", &own).await?)?;
     assert_eq!((status, &body["id"]), (200, &json!(id)));
     Ok(())
@@ -74,7 +106,10 @@ async fn status_by_http() -> Result<()> {
 async fn intake_by_s3() -> Result<()> {
     let harness = Harness::open().await?;
     let account = harness.account().await?;
-    harness.run_under_rie("intake", &events::read("intake-s3")?).await.context("an upload of nobody")?;
+    harness
+        .run_under_rie("intake", &events::read("intake-s3")?)
+        .await
+        .context("an upload of nobody")?;
 
     // An upload that it has seen before, by way of the bucket.
     let created = account.create(&json!({"filename": "a.mp4", "size_bytes": 4})).await?;
@@ -99,10 +134,16 @@ async fn process_by_sqs() -> Result<()> {
     for name in ["process-sqs-high", "process-sqs-low"] {
         let event = events::read(name)?;
         let answer = harness.run_under_rie("process", &event).await?;
-        assert_eq!(given_back(&answer)?, Vec::<&str>::new(), "{name}: a job that is not there is nothing to do");
+        assert_eq!(
+            given_back(&answer)?,
+            Vec::<&str>::new(),
+            "{name}: a job that is not there is nothing to do"
+        );
     }
     let newer = plan_message("job_019aa5f2c3d47e8f9a0b1c2d3e4f5a6b", 1).replace("\"version\":1", "\"version\":2");
-    let answer = harness.run_under_rie("process", &events::message("message-1", &newer)?).await?;
+    let answer = harness
+        .run_under_rie("process", &events::message("message-1", &newer)?)
+        .await?;
     assert_eq!(given_back(&answer)?, ["message-1"]);
     Ok(())
 }
@@ -112,7 +153,16 @@ async fn notify_by_dynamodb() -> Result<()> {
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
-    let source = studio.clip("source.mp4", &Clip { seconds: 1, size: (160, 90), ..Clip::default() }).await?;
+    let source = studio
+        .clip(
+            "source.mp4",
+            &Clip {
+                seconds: 1,
+                size: (160, 90),
+                ..Clip::default()
+            },
+        )
+        .await?;
     let job = account.complete(&source, json!({})).await?;
     let before = account.mails_up_to_now().await?;
     assert_eq!(before.len(), 1);

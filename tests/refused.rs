@@ -13,10 +13,16 @@ async fn a_source_above_the_limit_or_of_another_type_gets_no_upload_target() -> 
     let largest = json!({"filename": "a.mp4", "size_bytes": limit});
     let created = account.create(&largest).await?;
     let too_large = json!({"filename": "a.mp4", "size_bytes": limit + 1});
-    account.post("/jobs", &too_large, 422).await?.problem("source_too_large")?;
+    account
+        .post("/jobs", &too_large, 422)
+        .await?
+        .problem("source_too_large")?;
     for content_type in ["image/png", "application/pdf", "text/html"] {
         let wrong = json!({"filename": "a.mp4", "size_bytes": 10, "content_type": content_type});
-        account.post("/jobs", &wrong, 422).await?.problem("unsupported_source_type")?;
+        account
+            .post("/jobs", &wrong, 422)
+            .await?
+            .problem("unsupported_source_type")?;
     }
     let jobs = account.get("/jobs", 200).await?.value("/jobs")?;
     assert_eq!(jobs.as_array().map(Vec::len), Some(1), "only the accepted one is there");
@@ -35,10 +41,18 @@ async fn every_bad_field_is_named() -> Result<()> {
     let answer = account.post("/jobs", &body, 422).await?;
     answer.problem("validation_failed")?;
     let pointers = answer.pointers()?;
-    for pointer in
-        ["/filename", "/priority", "/thumbnails/count", "/outputs/0/format", "/outputs/1/quality", "/compression/crf"]
-    {
-        assert!(pointers.iter().any(|known| known == pointer), "{pointer} is missing in {pointers:?}");
+    for pointer in [
+        "/filename",
+        "/priority",
+        "/thumbnails/count",
+        "/outputs/0/format",
+        "/outputs/1/quality",
+        "/compression/crf",
+    ] {
+        assert!(
+            pointers.iter().any(|known| known == pointer),
+            "{pointer} is missing in {pointers:?}"
+        );
     }
     Ok(())
 }
@@ -46,7 +60,10 @@ async fn every_bad_field_is_named() -> Result<()> {
 /// Nothing arrived and nothing happened.
 async fn still_pending(account: &Account<'_>, id: &str) -> Result<()> {
     assert_eq!(account.job(id).await?.status, "PENDING");
-    let stored = account.harness.objects("SOURCE_BUCKET", &format!("sources/{}/{id}/", account.id)).await?;
+    let stored = account
+        .harness
+        .objects("SOURCE_BUCKET", &format!("sources/{}/{id}/", account.id))
+        .await?;
     assert_eq!(stored, []);
     Ok(())
 }
@@ -55,7 +72,9 @@ async fn still_pending(account: &Account<'_>, id: &str) -> Result<()> {
 async fn an_upload_must_be_what_was_declared() -> Result<()> {
     let harness = Harness::open().await?;
     let account = harness.account().await?;
-    let created = account.create(&json!({"filename": "a.mp4", "size_bytes": 10, "content_type": "video/mp4"})).await?;
+    let created = account
+        .create(&json!({"filename": "a.mp4", "size_bytes": 10, "content_type": "video/mp4"}))
+        .await?;
     let upload = &created.upload;
     assert_eq!(upload.headers["content-type"], "video/mp4");
     assert_eq!(upload.headers["content-length"], "10");
@@ -65,14 +84,20 @@ async fn an_upload_must_be_what_was_declared() -> Result<()> {
     let shorter = account.put(upload, vec![0; 9]).await?;
     assert_eq!(shorter.status, 403, "another length");
 
-    let typed = harness.request(Method::PUT, &upload.url).header("content-type", "video/webm").body(vec![0; 10]);
+    let typed = harness
+        .request(Method::PUT, &upload.url)
+        .header("content-type", "video/webm")
+        .body(vec![0; 10]);
     harness.send(typed, 403).await?;
     let untyped = harness.request(Method::PUT, &upload.url).body(vec![0; 10]);
     harness.send(untyped, 403).await?;
 
     let elsewhere = upload.url.replacen("/source?", "/other?", 1);
     assert_ne!(elsewhere, upload.url);
-    let typed = harness.request(Method::PUT, &elsewhere).header("content-type", "video/mp4").body(vec![0; 10]);
+    let typed = harness
+        .request(Method::PUT, &elsewhere)
+        .header("content-type", "video/mp4")
+        .body(vec![0; 10]);
     harness.send(typed, 403).await?;
     // The URL is for one upload: not for reading, and not for taking away.
     for method in [Method::GET, Method::DELETE] {

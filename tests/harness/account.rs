@@ -204,7 +204,9 @@ impl Account<'_> {
     /// Sends JSON to a path below the base.
     pub async fn post(&self, path: &str, body: &Value, expected: u16) -> Result<Answer> {
         let request = self.harness.request(Method::POST, &self.harness.url(path)?);
-        self.harness.send(request.bearer_auth(&self.token).json(body), expected).await
+        self.harness
+            .send(request.bearer_auth(&self.token).json(body), expected)
+            .await
     }
 
     /// Creates a job.
@@ -225,7 +227,12 @@ impl Account<'_> {
     /// Sends a job's source; returns the version that it was stored as.
     pub async fn upload(&self, upload: &Upload, bytes: Vec<u8>) -> Result<String> {
         let answer = self.put(upload, bytes).await?;
-        ensure!(answer.status == 200, "the upload: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        ensure!(
+            answer.status == 200,
+            "the upload: {} {}",
+            answer.status,
+            String::from_utf8_lossy(&answer.body)
+        );
         Ok(answer.header("x-amz-version-id")?.to_owned())
     }
 
@@ -238,12 +245,18 @@ impl Account<'_> {
         }
         let created = self.create(&body).await?;
         self.upload(&created.upload, bytes).await?;
-        Ok(Run { id: created.id, upload: created.upload, _place: place })
+        Ok(Run {
+            id: created.id,
+            upload: created.upload,
+            _place: place,
+        })
     }
 
     /// As [`submit`](Self::submit), from a file.
     pub async fn submit_file(&self, path: &Path, with: Value) -> Result<Run> {
-        let bytes = tokio::fs::read(path).await.with_context(|| path.display().to_string())?;
+        let bytes = tokio::fs::read(path)
+            .await
+            .with_context(|| path.display().to_string())?;
         self.submit(bytes, with).await
     }
 
@@ -282,7 +295,13 @@ impl Account<'_> {
     pub async fn complete(&self, path: &Path, with: Value) -> Result<Job> {
         let run = self.submit_file(path, with).await?;
         let job = self.finish(run).await?;
-        ensure!(job.status == "COMPLETED", "{} is {}: {:?}", job.id, job.status, job.error);
+        ensure!(
+            job.status == "COMPLETED",
+            "{} is {}: {:?}",
+            job.id,
+            job.status,
+            job.error
+        );
         Ok(job)
     }
 
@@ -304,10 +323,21 @@ impl Account<'_> {
 
     /// Downloads an output and checks its length and digest.
     pub async fn download(&self, output: &Output) -> Result<Vec<u8>> {
-        let answer = self.harness.send(self.harness.request(Method::GET, &output.url), 200).await?;
+        let answer = self
+            .harness
+            .send(self.harness.request(Method::GET, &output.url), 200)
+            .await?;
         let id = &output.id;
-        ensure!(answer.header("content-type")? == output.content_type, "{id}: {:?}", answer.headers);
-        ensure!(answer.body.len() as u64 == output.size_bytes, "{id}: {} bytes", answer.body.len());
+        ensure!(
+            answer.header("content-type")? == output.content_type,
+            "{id}: {:?}",
+            answer.headers
+        );
+        ensure!(
+            answer.body.len() as u64 == output.size_bytes,
+            "{id}: {} bytes",
+            answer.body.len()
+        );
         ensure!(sha256(&answer.body) == output.sha256, "{id}: another digest");
         Ok(answer.body)
     }
@@ -318,7 +348,10 @@ impl Account<'_> {
     /// there, whatever came before it has led to its mails already.
     pub async fn mails_up_to_now(&self) -> Result<Vec<Mail>> {
         let own = || async { self.harness.mails(&self.email).await };
-        eventually("a mail", SHORT_LIMIT, async || Ok(Some(own().await?).filter(|mails| !mails.is_empty()))).await?;
+        eventually("a mail", SHORT_LIMIT, async || {
+            Ok(Some(own().await?).filter(|mails| !mails.is_empty()))
+        })
+        .await?;
         let marker = self.harness.account().await?;
         let created = marker.create(&json!({"filename": "marker", "size_bytes": 6})).await?;
         marker.upload(&created.upload, b"marker".to_vec()).await?;

@@ -51,24 +51,45 @@ impl Harness {
     /// Stores an item as it is. For states that only a crash leaves behind.
     pub async fn store_item(&self, item: &Value) -> Result<()> {
         let item: HashMap<String, AttributeValue> = serde_dynamo::to_item(item)?;
-        self.dynamodb.put_item().table_name(self.name("JOBS_TABLE")?).set_item(Some(item)).send().await?;
+        self.dynamodb
+            .put_item()
+            .table_name(self.name("JOBS_TABLE")?)
+            .set_item(Some(item))
+            .send()
+            .await?;
         Ok(())
     }
 
     /// All objects of a bucket below a prefix; the bucket by its name in the stack's environment.
     pub async fn objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>> {
-        let answer = self.s3.list_objects_v2().bucket(self.name(bucket)?).prefix(prefix).send().await?;
+        let answer = self
+            .s3
+            .list_objects_v2()
+            .bucket(self.name(bucket)?)
+            .prefix(prefix)
+            .send()
+            .await?;
         ensure!(answer.is_truncated != Some(true), "more than a page of objects");
         let objects = answer.contents.unwrap_or_default().into_iter().map(|object| {
             let size_bytes = u64::try_from(object.size.unwrap_or_default())?;
-            Ok(Object { key: object.key.unwrap_or_default(), size_bytes })
+            Ok(Object {
+                key: object.key.unwrap_or_default(),
+                size_bytes,
+            })
         });
         objects.collect()
     }
 
     /// An object's bytes.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Vec<u8>> {
-        let answer = self.s3.get_object().bucket(self.name(bucket)?).key(key).send().await.context(key.to_owned())?;
+        let answer = self
+            .s3
+            .get_object()
+            .bucket(self.name(bucket)?)
+            .key(key)
+            .send()
+            .await
+            .context(key.to_owned())?;
         Ok(answer.body.collect().await?.to_vec())
     }
 
@@ -83,7 +104,9 @@ impl Harness {
     pub async fn messages(&self, queue: &str, holding: &str) -> Result<Vec<String>> {
         // The emulator's own way of looking without receiving.
         let peek = format!("{}/_ministack/sqs/messages", self.name("AWS_ENDPOINT_URL")?);
-        let request = self.request(Method::GET, &peek).query(&[("QueueUrl", self.name(queue)?)]);
+        let request = self
+            .request(Method::GET, &peek)
+            .query(&[("QueueUrl", self.name(queue)?)]);
         let mut bodies = Vec::new();
         collect_bodies(&self.send(request, 200).await?.value("/messages")?, &mut bodies);
         bodies.retain(|body| body.contains(holding));
@@ -103,7 +126,11 @@ impl Harness {
     /// How many messages a queue holds that somebody could receive.
     pub async fn waiting(&self, queue: &str) -> Result<usize> {
         let name = QueueAttributeName::ApproximateNumberOfMessages;
-        let request = self.sqs.get_queue_attributes().queue_url(self.name(queue)?).attribute_names(name.clone());
+        let request = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(self.name(queue)?)
+            .attribute_names(name.clone());
         let answer = request.send().await?;
         let count = answer.attributes().and_then(|all| all.get(&name)).context("no count")?;
         Ok(count.parse()?)
@@ -118,7 +145,11 @@ impl Harness {
             "{function}: {}",
             String::from_utf8_lossy(&answer.body)
         );
-        if answer.body.is_empty() { Ok(Value::Null) } else { answer.json() }
+        if answer.body.is_empty() {
+            Ok(Value::Null)
+        } else {
+            answer.json()
+        }
     }
 
     /// The environment that a deployed function was given.
@@ -132,9 +163,19 @@ impl Harness {
     /// emulator takes any signature of a key that it knows.
     fn lambda(&self, method: Method, path: &str) -> Result<RequestBuilder> {
         let url = format!("{}/2015-03-31/functions/{path}", self.name("AWS_ENDPOINT_URL")?);
-        let scope = format!("{}/20260101/{}/lambda/aws4_request", self.name("AWS_ACCESS_KEY_ID")?, self.name("AWS_REGION")?);
-        let signed = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={}", "0".repeat(64));
-        Ok(self.request(method, &url).header(AUTHORIZATION, signed).header("x-amz-date", "20260101T000000Z"))
+        let scope = format!(
+            "{}/20260101/{}/lambda/aws4_request",
+            self.name("AWS_ACCESS_KEY_ID")?,
+            self.name("AWS_REGION")?
+        );
+        let signed = format!(
+            "AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={}",
+            "0".repeat(64)
+        );
+        Ok(self
+            .request(method, &url)
+            .header(AUTHORIZATION, signed)
+            .header("x-amz-date", "20260101T000000Z"))
     }
 }
 
@@ -148,13 +189,21 @@ pub fn given_back(answer: &Value) -> Result<Vec<&str>> {
     let Some(failures) = answer["batchItemFailures"].as_array() else {
         bail!("{answer} is no batch answer");
     };
-    Ok(failures.iter().filter_map(|failure| failure["itemIdentifier"].as_str()).collect())
+    Ok(failures
+        .iter()
+        .filter_map(|failure| failure["itemIdentifier"].as_str())
+        .collect())
 }
 
 fn collect_bodies(value: &Value, bodies: &mut Vec<String>) {
     match value {
         Value::Array(messages) => {
-            bodies.extend(messages.iter().filter_map(|message| message["Body"].as_str()).map(str::to_owned));
+            bodies.extend(
+                messages
+                    .iter()
+                    .filter_map(|message| message["Body"].as_str())
+                    .map(str::to_owned),
+            );
         }
         Value::Object(groups) => groups.values().for_each(|group| collect_bodies(group, bodies)),
         _ => {}

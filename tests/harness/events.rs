@@ -15,7 +15,9 @@ pub fn read(name: &str) -> Result<Value> {
 /// Puts values in, each at a JSON pointer that must be there.
 pub fn with(mut event: Value, values: &[(&str, Value)]) -> Result<Value> {
     for (pointer, value) in values {
-        let place = event.pointer_mut(pointer).with_context(|| format!("the event has no {pointer}"))?;
+        let place = event
+            .pointer_mut(pointer)
+            .with_context(|| format!("the event has no {pointer}"))?;
         place.clone_from(value);
     }
     Ok(event)
@@ -39,6 +41,9 @@ pub fn upload_finished(bucket: &str, key: &str, version_id: &str, size_bytes: us
 pub fn message(message_id: &str, body: &str) -> Result<Value> {
     with(
         read("process-sqs-low")?,
-        &[("/Records/0/messageId", json!(message_id)), ("/Records/0/body", json!(body))],
+        &[
+            ("/Records/0/messageId", json!(message_id)),
+            ("/Records/0/body", json!(body)),
+        ],
     )
 }

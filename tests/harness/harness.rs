@@ -63,8 +63,19 @@ impl Harness {
     /// Connects to the stack; the first call of a run starts it.
     pub async fn open() -> Result<Self> {
         let shared = stack::shared().await?;
-        let get = |name: &str| shared.environment.get(name).with_context(|| format!("the stack has no {name}"));
-        let key = Credentials::new(get("AWS_ACCESS_KEY_ID")?, get("AWS_SECRET_ACCESS_KEY")?, None, None, "e2e");
+        let get = |name: &str| {
+            shared
+                .environment
+                .get(name)
+                .with_context(|| format!("the stack has no {name}"))
+        };
+        let key = Credentials::new(
+            get("AWS_ACCESS_KEY_ID")?,
+            get("AWS_SECRET_ACCESS_KEY")?,
+            None,
+            None,
+            "e2e",
+        );
         let sdk: SdkConfig = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .endpoint_url(get("AWS_ENDPOINT_URL")?)
             .region(Region::new(get("AWS_REGION")?.clone()))
@@ -72,7 +83,9 @@ impl Harness {
             .load()
             .await;
         // A redirect is an answer to look at.
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(ANSWER_LIMIT);
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(ANSWER_LIMIT);
         Ok(Self {
             shared,
             http: http.build()?,
@@ -85,7 +98,9 @@ impl Harness {
     /// One of the names that the stack goes by, such as `SOURCE_BUCKET`.
     pub fn name(&self, name: &str) -> Result<&'static str> {
         let value = self.shared.environment.get(name);
-        value.map(String::as_str).with_context(|| format!("the stack has no {name}"))
+        value
+            .map(String::as_str)
+            .with_context(|| format!("the stack has no {name}"))
     }
 
     /// The URL of a path below the versioned base: `/jobs`.
@@ -96,7 +111,9 @@ impl Harness {
     /// The URL of any path of the API: `/api/jobs`.
     pub fn url_at_root(&self, path: &str) -> Result<String> {
         let url = self.name("API_URL")?;
-        let root = url.strip_suffix("/api/v1").with_context(|| format!("{url} does not end with its base"))?;
+        let root = url
+            .strip_suffix("/api/v1")
+            .with_context(|| format!("{url} does not end with its base"))?;
         Ok(format!("{root}{path}"))
     }
 
@@ -135,10 +152,17 @@ impl Harness {
     pub async fn account(&self) -> Result<Account<'_>> {
         let email = format!("e2e-{}@example.org", uuid::Uuid::new_v4().simple());
         let credentials = json!({"email": email, "password": PASSWORD});
-        let register = self.request(Method::POST, &self.url("/auth/register")?).json(&credentials);
+        let register = self
+            .request(Method::POST, &self.url("/auth/register")?)
+            .json(&credentials);
         let id = self.send(register, 201).await?.text("/account/id")?;
         let token = self.login(&email).await?;
-        Ok(Account { harness: self, id, email, token })
+        Ok(Account {
+            harness: self,
+            id,
+            email,
+            token,
+        })
     }
 
     /// Signs in once more; returns the token.
@@ -150,7 +174,9 @@ impl Harness {
 
     /// All mails to an address so far.
     pub async fn mails(&self, address: &str) -> Result<Vec<Mail>> {
-        let answer = self.send(self.request(Method::GET, self.name("MAIL_URL")?), 200).await?;
+        let answer = self
+            .send(self.request(Method::GET, self.name("MAIL_URL")?), 200)
+            .await?;
         let Value::Object(by_account) = answer.value("/messages")? else {
             bail!("the mails are of another shape");
         };
@@ -180,12 +206,17 @@ impl Answer {
     /// A text in the body.
     pub fn text(&self, pointer: &str) -> Result<String> {
         let part = self.value(pointer)?;
-        part.as_str().map(str::to_owned).with_context(|| format!("{}: {pointer} is {part}", self.asked))
+        part.as_str()
+            .map(str::to_owned)
+            .with_context(|| format!("{}: {pointer} is {part}", self.asked))
     }
 
     /// A header that must be there.
     pub fn header(&self, name: &str) -> Result<&str> {
-        let value = self.headers.get(name).with_context(|| format!("{}: no header {name}", self.asked))?;
+        let value = self
+            .headers
+            .get(name)
+            .with_context(|| format!("{}: no header {name}", self.asked))?;
         Ok(value.to_str()?)
     }
 
@@ -193,10 +224,17 @@ impl Answer {
     pub fn problem(&self, code: &str) -> Result<Value> {
         let asked = &self.asked;
         let media_type = self.header(CONTENT_TYPE.as_str())?;
-        ensure!(media_type == "application/problem+json", "{asked}: a problem of type {media_type}");
+        ensure!(
+            media_type == "application/problem+json",
+            "{asked}: a problem of type {media_type}"
+        );
         let body: Value = self.json()?;
         ensure!(body["code"] == code, "{asked}: {body} instead of {code}");
-        ensure!(body["status"] == self.status.as_u16(), "{asked}: {body} with {}", self.status);
+        ensure!(
+            body["status"] == self.status.as_u16(),
+            "{asked}: {body} with {}",
+            self.status
+        );
         for field in ["type", "title", "request_id"] {
             let filled = body[field].as_str().is_some_and(|text| !text.is_empty());
             ensure!(filled, "{asked}: no {field} in {body}");

@@ -22,7 +22,14 @@ impl Harness {
         let binary = self.shared.target.join("debug").join(function);
         let [front, back] = free_addresses()?;
         let mut emulator = command(&rie(&self.shared.target)?);
-        emulator.args(["--runtime-interface-emulator-address", &front, "--runtime-api-address", &back]).arg(&binary);
+        emulator
+            .args([
+                "--runtime-interface-emulator-address",
+                &front,
+                "--runtime-api-address",
+                &back,
+            ])
+            .arg(&binary);
         emulator.env_clear().envs(self.rie_environment(function).await?);
         let mut running = emulator.spawn().context("the runtime interface emulator")?;
 
@@ -54,17 +61,29 @@ impl Harness {
         set("AWS_LAMBDA_FUNCTION_NAME", self.name(&name)?);
         set("AWS_LAMBDA_FUNCTION_TIMEOUT", "60");
         set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512");
-        for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        for name in [
+            "AWS_ENDPOINT_URL",
+            "AWS_REGION",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+        ] {
             set(name, self.name(name)?);
         }
         Ok(environment)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the tests' own tool; the function in it has its own cage")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the tests' own tool; the function in it has its own cage"
+)]
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -78,10 +97,16 @@ fn free_addresses() -> Result<[String; 2]> {
 
 /// The emulator in the SAM CLI's venv; the folder in between has the Python version in its name.
 fn rie(target: &Path) -> Result<PathBuf> {
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "x86_64"
+    };
     let inside = format!("site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}");
     let venv = target.join("tools/sam/lib");
     let versions = std::fs::read_dir(&venv).with_context(|| venv.display().to_string())?;
     let mut candidates = versions.flatten().map(|version| version.path().join(&inside));
-    candidates.find(|path| path.is_file()).with_context(|| format!("no {inside} in {}", venv.display()))
+    candidates
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {inside} in {}", venv.display()))
 }

@@ -31,7 +31,9 @@ static SHARED: OnceCell<Result<Shared, String>> = OnceCell::const_new();
 
 /// The stack, started by whoever asks first.
 pub(crate) async fn shared() -> Result<&'static Shared> {
-    let shared = SHARED.get_or_init(async || start().await.map_err(|error| format!("{error:#}"))).await;
+    let shared = SHARED
+        .get_or_init(async || start().await.map_err(|error| format!("{error:#}")))
+        .await;
     shared.as_ref().map_err(|error| anyhow!("there is no stack: {error}"))
 }
 
@@ -47,7 +49,10 @@ async fn start() -> Result<Shared> {
     } else {
         let stack = reelay_local::stack::ensure_up(NAME).await?;
         let pairs = stack.environment().iter();
-        (pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), Some(stack))
+        (
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            Some(stack),
+        )
     };
     let workspace = Workspace::find().await?;
     let media = Ffmpeg::prebuilt(&workspace).await?;

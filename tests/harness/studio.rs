@@ -36,22 +36,67 @@ pub struct Clip<'a> {
 
 /// H.264 and AAC, fast rather than small.
 pub const MP4: &[&str] = &[
-    "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "50", "-c:a", "aac", "-b:a", "96k", "-f", "mp4",
+    "-c:v",
+    "libx264",
+    "-preset",
+    "ultrafast",
+    "-pix_fmt",
+    "yuv420p",
+    "-g",
+    "50",
+    "-c:a",
+    "aac",
+    "-b:a",
+    "96k",
+    "-f",
+    "mp4",
 ];
 /// The same with the index before the media.
 pub const MP4_FASTSTART: &[&str] = &[
-    "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "50", "-c:a", "aac", "-b:a", "96k", "-f", "mp4",
-    "-movflags", "+faststart",
+    "-c:v",
+    "libx264",
+    "-preset",
+    "ultrafast",
+    "-pix_fmt",
+    "yuv420p",
+    "-g",
+    "50",
+    "-c:a",
+    "aac",
+    "-b:a",
+    "96k",
+    "-f",
+    "mp4",
+    "-movflags",
+    "+faststart",
 ];
 /// VP9 and Opus.
 pub const WEBM: &[&str] = &[
-    "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "600k", "-pix_fmt", "yuv420p", "-c:a", "libopus",
-    "-f", "webm",
+    "-c:v",
+    "libvpx-vp9",
+    "-deadline",
+    "realtime",
+    "-cpu-used",
+    "8",
+    "-b:v",
+    "600k",
+    "-pix_fmt",
+    "yuv420p",
+    "-c:a",
+    "libopus",
+    "-f",
+    "webm",
 ];
 
 impl Default for Clip<'_> {
     fn default() -> Self {
-        Self { seconds: 4, size: (640, 360), rate: 25, sound: true, encoding: MP4 }
+        Self {
+            seconds: 4,
+            size: (640, 360),
+            rate: 25,
+            sound: true,
+            encoding: MP4,
+        }
     }
 }
 
@@ -103,8 +148,16 @@ impl Studio {
 
     /// Decodes the whole of a file and tells about its streams; a file that does not decode is an error.
     pub async fn look(&self, path: &Path) -> Result<Look> {
-        let arguments =
-            ["-v", "error", "-count_frames", "-show_format", "-show_streams", "-of", "json"].map(OsStr::new);
+        let arguments = [
+            "-v",
+            "error",
+            "-count_frames",
+            "-show_format",
+            "-show_streams",
+            "-of",
+            "json",
+        ]
+        .map(OsStr::new);
         let output = run(&self.ffprobe, &[&arguments[..], &[path.as_os_str()]].concat()).await?;
         let complaints = String::from_utf8_lossy(&output.stderr);
         ensure!(complaints.trim().is_empty(), "{}: {complaints}", path.display());
@@ -117,7 +170,10 @@ impl Studio {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "these are the tests' own tools, on the tests' own files")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are the tests' own tools, on the tests' own files"
+)]
 async fn run(program: &Path, arguments: &[&OsStr]) -> Result<Output> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -158,7 +214,10 @@ impl Look {
     /// Width and height of the picture.
     pub fn size(&self) -> Result<(u64, u64)> {
         let video = self.video()?;
-        Ok((video["width"].as_u64().context("no width")?, video["height"].as_u64().context("no height")?))
+        Ok((
+            video["width"].as_u64().context("no width")?,
+            video["height"].as_u64().context("no height")?,
+        ))
     }
 
     /// Frames that were decoded.
@@ -201,7 +260,9 @@ pub fn boxes(bytes: &[u8]) -> Result<Vec<(usize, String)>> {
 pub fn box_at(bytes: &[u8], kind: &str) -> Result<usize> {
     let boxes = boxes(bytes)?;
     let found = boxes.iter().find(|(_, name)| name == kind);
-    found.map(|(at, _)| *at).with_context(|| format!("no {kind} in {boxes:?}"))
+    found
+        .map(|(at, _)| *at)
+        .with_context(|| format!("no {kind} in {boxes:?}"))
 }
 
 /// Brings an MP4 file to a length, by a box at its end that players skip.

@@ -22,14 +22,21 @@ impl Encoder {
         let ffmpeg = pids
             .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ffmpeg"))
             .find(|pid| holds_file(Path::new(&format!("/proc/{pid}/cwd")), size_bytes))?;
-        Some(Self { ffmpeg, function: parent(ffmpeg)? })
+        Some(Self {
+            ffmpeg,
+            function: parent(ffmpeg)?,
+        })
     }
 
     /// Kills the function's process, as a lost machine would.
     pub fn kill_function(self) -> Result<()> {
         let program = fs::read_link(format!("/proc/{}/exe", self.function))?;
         // Whatever else starts an ffmpeg on this machine is none of ours.
-        ensure!(program.file_name().is_some_and(|name| name == "bootstrap"), "{} is no function", program.display());
+        ensure!(
+            program.file_name().is_some_and(|name| name == "bootstrap"),
+            "{} is no function",
+            program.display()
+        );
         kill_process(Pid::from_raw(self.function).context("no pid")?, Signal::KILL)?;
         Ok(())
     }
@@ -42,7 +49,9 @@ impl Encoder {
 
 fn holds_file(folder: &Path, size_bytes: u64) -> bool {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).any(|file| file.is_file() && file.len() == size_bytes)
+    files
+        .filter_map(|file| file.metadata().ok())
+        .any(|file| file.is_file() && file.len() == size_bytes)
 }
 
 /// A field of `/proc/<pid>/stat`, counted from the process' state.

@@ -25,5 +25,10 @@ async fn main() -> Result<(), lambda_http::Error> {
     let sdk = adapters::sdk_config().await;
     let accounts = AccountsTable::new(&sdk, table);
     let authenticator = Authenticator::new(&sdk, secret, accounts.clone());
-    router::serve(routes::routes(authenticator, accounts, Duration::from_secs(token_seconds))).await
+    router::serve(routes::routes(
+        authenticator,
+        accounts,
+        Duration::from_secs(token_seconds),
+    ))
+    .await
 }

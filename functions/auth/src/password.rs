@@ -12,26 +12,37 @@ const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// A hash could not be made or read.
-#[derive(Debug, thiserror::Error)]
-#[error("password hashing failed")]
-pub(crate) struct HashError;
+/// Hashing did not work.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(crate) enum HashError {
+    /// The parameters or the machine do not allow a hash.
+    #[error("a password cannot be hashed")]
+    Hashing,
+    /// What is stored is no PHC string.
+    #[error("a stored password hash cannot be read")]
+    Stored,
+}
 
 impl HashError {
     /// The stable code of this error.
-    pub(crate) fn code(&self) -> &'static str {
-        "internal_error"
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Hashing => "hashing_failed",
+            Self::Stored => "password_hash_unreadable",
+        }
     }
 }
 
 fn hasher() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError)?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError::Hashing)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 /// Hashes a password with a new salt. Takes tens of milliseconds of CPU.
 pub(crate) fn hash(password: &str) -> Result<String, HashError> {
-    let hash = hasher()?.hash_password(password.as_bytes()).map_err(|_| HashError)?;
+    let hash = hasher()?
+        .hash_password(password.as_bytes())
+        .map_err(|_| HashError::Hashing)?;
     Ok(hash.to_string())
 }
 
@@ -39,8 +50,8 @@ pub(crate) fn hash(password: &str) -> Result<String, HashError> {
 /// address takes as long as a wrong password.
 pub(crate) fn verify(password: &str, stored: Option<&str>) -> Result<bool, HashError> {
     static DUMMY: LazyLock<Option<String>> = LazyLock::new(|| hash("nobody's password").ok());
-    let text = stored.or(DUMMY.as_deref()).ok_or(HashError)?;
-    let parsed = PasswordHash::new(text).map_err(|_| HashError)?;
+    let text = stored.or(DUMMY.as_deref()).ok_or(HashError::Hashing)?;
+    let parsed = PasswordHash::new(text).map_err(|_| HashError::Stored)?;
     let matches = hasher()?.verify_password(password.as_bytes(), &parsed).is_ok();
     Ok(matches && stored.is_some())
 }
@@ -61,7 +72,10 @@ mod tests {
         let long = "x".repeat(80);
         let stored = hash(&long).unwrap();
         assert!(verify(&long, Some(&stored)).unwrap());
-        assert!(!verify(&format!("{long}y"), Some(&stored)).unwrap(), "no cut at 72 bytes");
+        assert!(
+            !verify(&format!("{long}y"), Some(&stored)).unwrap(),
+            "no cut at 72 bytes"
+        );
         assert!(!verify(&format!(" {long}"), Some(&stored)).unwrap());
         assert!(!verify("nobody's password", None).unwrap(), "the dummy opens nothing");
     }

@@ -43,7 +43,11 @@ pub(crate) fn routes(authenticator: Authenticator, accounts: AccountsTable, toke
         .route("/auth/login", post(login))
         .route("/auth/logout", post(logout))
         .route("/auth/me", get(me))
-        .with_state(AppState { authenticator: Arc::new(authenticator), accounts, token_lifetime })
+        .with_state(AppState {
+            authenticator: Arc::new(authenticator),
+            accounts,
+            token_lifetime,
+        })
 }
 
 #[derive(Deserialize)]
@@ -75,11 +79,16 @@ struct LoginBody {
 
 impl From<Account> for AccountView {
     fn from(account: Account) -> Self {
-        Self { id: account.account_id, email: account.email, role: account.role, created_at: account.created_at }
+        Self {
+            id: account.account_id,
+            email: account.email,
+            role: account.role,
+            created_at: account.created_at,
+        }
     }
 }
 
-fn hashing_failed(error: &HashError) -> ApiError {
+fn hashing_failed(error: HashError) -> ApiError {
     tracing::error!(%error, code = error.code(), "hashing failed");
     ApiError::new(Code::InternalError)
 }
@@ -89,7 +98,7 @@ async fn register(
     JsonBody(body): JsonBody<Credentials>,
 ) -> Result<(StatusCode, Json<AccountBody>), ApiError> {
     let email = validate_registration(&body.email, &body.password).map_err(ApiError::fields)?;
-    let hash = password::hash(&body.password).map_err(|error| hashing_failed(&error))?;
+    let hash = password::hash(&body.password).map_err(hashing_failed)?;
     let account = Account {
         account_id: AccountId::generate(),
         email,
@@ -100,7 +109,12 @@ async fn register(
     if !store::create(&state.accounts, &account, &hash).await? {
         return Err(ApiError::new(Code::EmailTaken));
     }
-    Ok((StatusCode::CREATED, Json(AccountBody { account: account.into() })))
+    Ok((
+        StatusCode::CREATED,
+        Json(AccountBody {
+            account: account.into(),
+        }),
+    ))
 }
 
 async fn login(
@@ -112,7 +126,7 @@ async fn login(
         None => None,
     };
     let stored = found.as_ref().map(|credentials| credentials.password_hash.as_str());
-    let matches = password::verify(&body.password, stored).map_err(|error| hashing_failed(&error))?;
+    let matches = password::verify(&body.password, stored).map_err(hashing_failed)?;
     let account = match found {
         Some(credentials) if matches => credentials.account,
         _ => return Err(ApiError::new(Code::InvalidCredentials)),
@@ -141,5 +155,7 @@ async fn logout(State(state): State<AppState>, caller: Caller) -> Result<StatusC
 }
 
 async fn me(caller: Caller) -> Json<AccountBody> {
-    Json(AccountBody { account: caller.account.into() })
+    Json(AccountBody {
+        account: caller.account.into(),
+    })
 }

@@ -49,9 +49,7 @@ pub(crate) async fn create(table: &AccountsTable, account: &Account, password_ha
     Ok(match outcome("TransactWriteItems", result)? {
         Write::Done(_) => true,
         // The id is random: a pointer to it is this very write, whose answer was lost.
-        Write::Refused(old) => {
-            old.is_some_and(|old| old.get("account_id") == Some(&s(account.account_id.as_str())))
-        }
+        Write::Refused(old) => old.is_some_and(|old| old.get("account_id") == Some(&s(account.account_id.as_str()))),
     })
 }
 
@@ -68,12 +66,26 @@ fn new_item(table: &AccountsTable, item: Item) -> Result<TransactWriteItem, AwsE
 
 /// Finds an account by its normalised address.
 pub(crate) async fn by_email(table: &AccountsTable, email: &str) -> Result<Option<Credentials>, AwsError> {
-    let Some(pointer) = get(table, email_pk(email), EMAIL).await? else { return Ok(None) };
-    let id = pointer.get("account_id").and_then(|id| id.as_s().ok()).and_then(|id| id.parse::<AccountId>().ok());
+    let Some(pointer) = get(table, email_pk(email), EMAIL).await? else {
+        return Ok(None);
+    };
+    let id = pointer
+        .get("account_id")
+        .and_then(|id| id.as_s().ok())
+        .and_then(|id| id.parse::<AccountId>().ok());
     let Some(id) = id else { return Ok(None) };
-    let Some(item) = get(table, account_pk(&id), PROFILE).await? else { return Ok(None) };
-    let hash = item.get("password_hash").and_then(|hash| hash.as_s().ok()).cloned().unwrap_or_default();
-    Ok(Some(Credentials { account: dynamo::from_item(item)?, password_hash: hash }))
+    let Some(item) = get(table, account_pk(&id), PROFILE).await? else {
+        return Ok(None);
+    };
+    let hash = item
+        .get("password_hash")
+        .and_then(|hash| hash.as_s().ok())
+        .cloned()
+        .unwrap_or_default();
+    Ok(Some(Credentials {
+        account: dynamo::from_item(item)?,
+        password_hash: hash,
+    }))
 }
 
 async fn get(table: &AccountsTable, pk: String, sk: &str) -> Result<Option<Item>, AwsError> {

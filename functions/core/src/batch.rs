@@ -21,7 +21,11 @@ where
 {
     let mut response = SqsBatchResponse::default();
     for message in event.records {
-        let id = message.message_id.clone().filter(|id| !id.is_empty()).ok_or("a message has no id")?;
+        let id = message
+            .message_id
+            .clone()
+            .filter(|id| !id.is_empty())
+            .ok_or("a message has no id")?;
         let result = AssertUnwindSafe(handle(message)).catch_unwind().await;
         if !matches!(result, Ok(Ok(()))) {
             if result.is_err() {
@@ -50,16 +54,21 @@ mod tests {
 
     #[tokio::test]
     async fn only_failed_and_panicked_messages_come_back() {
-        let response = each_message(batch(&["good", "bad", "panics", "fine"]), async |message: SqsMessage| {
-            match message.message_id.as_deref() {
+        let response = each_message(
+            batch(&["good", "bad", "panics", "fine"]),
+            async |message: SqsMessage| match message.message_id.as_deref() {
                 Some("bad") => Err(Redeliver),
                 Some("panics") => panic!("on purpose"),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await
         .unwrap();
-        let failed: Vec<_> = response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
+        let failed: Vec<_> = response
+            .batch_item_failures
+            .iter()
+            .map(|failure| failure.item_identifier.as_str())
+            .collect();
         assert_eq!(failed, ["bad", "panics"]);
     }
 

@@ -65,6 +65,9 @@ mod tests {
             Some((first?, second?))
         });
         let text = result.unwrap_err().to_string();
-        assert!(text.contains("REELAY_TEST_ABSENT_A") && text.contains("REELAY_TEST_ABSENT_B"), "{text}");
+        assert!(
+            text.contains("REELAY_TEST_ABSENT_A") && text.contains("REELAY_TEST_ABSENT_B"),
+            "{text}"
+        );
     }
 }

@@ -18,13 +18,22 @@ pub(crate) fn check(job: &Job, size_bytes: u64, head: &[u8], max_source_bytes: u
         return fail(FailureCode::SizeMismatch, message);
     }
     let Some(kind) = magic::detect(head) else {
-        return fail(FailureCode::UnsupportedFormat, "the uploaded file is not in a known media format".into());
+        return fail(
+            FailureCode::UnsupportedFormat,
+            "the uploaded file is not in a known media format".into(),
+        );
     };
     if !kind.agrees_with(&job.content_type) {
-        return fail(FailureCode::TypeMismatch, format!("the uploaded file is not {}", job.content_type));
+        return fail(
+            FailureCode::TypeMismatch,
+            format!("the uploaded file is not {}", job.content_type),
+        );
     }
     if kind != Kind::Video {
-        return fail(FailureCode::UnsupportedFormat, "the uploaded file is not a video".into());
+        return fail(
+            FailureCode::UnsupportedFormat,
+            "the uploaded file is not a video".into(),
+        );
     }
     Ok(kind)
 }
@@ -56,8 +65,17 @@ mod tests {
         assert_eq!(code("application/octet-stream", 52, mp4), Ok(Kind::Video));
         assert_eq!(code("video/mp4", 0, b""), Err(FailureCode::EmptySource));
         assert_eq!(code("video/mp4", 51, mp4), Err(FailureCode::SizeMismatch));
-        assert_eq!(code("video/mp4", 52, b"plain text, fifty-two"), Err(FailureCode::UnsupportedFormat));
-        assert_eq!(code("video/mp4", 52, b"\x89PNG\r\n\x1a\n"), Err(FailureCode::TypeMismatch));
-        assert_eq!(code("application/octet-stream", 52, b"%PDF-1.7"), Err(FailureCode::UnsupportedFormat));
+        assert_eq!(
+            code("video/mp4", 52, b"plain text, fifty-two"),
+            Err(FailureCode::UnsupportedFormat)
+        );
+        assert_eq!(
+            code("video/mp4", 52, b"\x89PNG\r\n\x1a\n"),
+            Err(FailureCode::TypeMismatch)
+        );
+        assert_eq!(
+            code("application/octet-stream", 52, b"%PDF-1.7"),
+            Err(FailureCode::UnsupportedFormat)
+        );
     }
 }

@@ -47,12 +47,18 @@ impl Record {
 
     /// The version that was created; absent in a bucket without versions.
     pub(crate) fn version_id(&self) -> Option<&str> {
-        self.s3.object.version_id.as_deref().filter(|id| !id.is_empty() && *id != "null")
+        self.s3
+            .object
+            .version_id
+            .as_deref()
+            .filter(|id| !id.is_empty() && *id != "null")
     }
 
     /// The object's key. In the event it is encoded as in a form: `+` is a space.
     pub(crate) fn key(&self) -> String {
-        percent_decode_str(&self.s3.object.key.replace('+', " ")).decode_utf8_lossy().into_owned()
+        percent_decode_str(&self.s3.object.key.replace('+', " "))
+            .decode_utf8_lossy()
+            .into_owned()
     }
 }
 

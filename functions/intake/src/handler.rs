@@ -87,7 +87,10 @@ impl Intake {
     }
 
     async fn send(&self, job: &Job) -> Result<(), AwsError> {
-        let task = Task::Plan { job_id: job.job_id.clone(), generation: job.generation };
+        let task = Task::Plan {
+            job_id: job.job_id.clone(),
+            generation: job.generation,
+        };
         self.queues.send(job.priority, &job.account_id, &task).await
     }
 }

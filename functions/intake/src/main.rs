@@ -28,5 +28,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             max_source_bytes: max_source_bytes?,
         })
     })?;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<event::S3Event>| Ok::<_, lambda_runtime::Error>(intake.handle(event.payload).await?))).await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<event::S3Event>| {
+        Ok::<_, lambda_runtime::Error>(intake.handle(event.payload).await?)
+    }))
+    .await
 }

@@ -30,7 +30,9 @@ pub(crate) struct Upload {
 
 impl Uploads {
     pub(crate) fn new(config: &aws_config::SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        Self {
+            client: Client::new(config),
+        }
     }
 
     /// Looks at one version of an object, the newest when none is named. `None` when it is gone.
@@ -40,18 +42,36 @@ impl Uploads {
         key: &str,
         version_id: Option<&str>,
     ) -> Result<Option<Upload>, AwsError> {
-        let head = self.client.head_object().bucket(bucket).key(key).set_version_id(version_id.map(Into::into));
+        let head = self
+            .client
+            .head_object()
+            .bucket(bucket)
+            .key(key)
+            .set_version_id(version_id.map(Into::into));
         let head = match head.send().await {
             Ok(head) => head,
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => return Ok(None),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(aws_sdk_s3::operation::head_object::HeadObjectError::is_not_found) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(call_error("HeadObject", &error)),
         };
-        let size_bytes = head.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+        let size_bytes = head
+            .content_length
+            .and_then(|length| u64::try_from(length).ok())
+            .unwrap_or(0);
         let pinned = PinnedSource {
             version_id: head.version_id.unwrap_or_default(),
             etag: head.e_tag.unwrap_or_default(),
         };
-        let mut upload = Upload { pinned, size_bytes, head: Vec::new() };
+        let mut upload = Upload {
+            pinned,
+            size_bytes,
+            head: Vec::new(),
+        };
         if size_bytes > 0 {
             let output = self
                 .client

@@ -73,7 +73,9 @@ impl Notify {
     /// Tells the owner how a job ended. The stored job is read, not the change: a late delivery must not tell of a
     /// state that has passed.
     async fn job_changed(&self, job_id: &JobId) -> Result<(), NotifyError> {
-        let Some(job) = self.jobs.job(job_id).await? else { return Ok(()) };
+        let Some(job) = self.jobs.job(job_id).await? else {
+            return Ok(());
+        };
         if !matches!(job.status, Status::Completed | Status::Failed) {
             return Ok(());
         }

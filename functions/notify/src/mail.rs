@@ -27,7 +27,11 @@ pub(crate) struct MailError {
 impl MailError {
     /// The stable code of this error.
     pub(crate) fn code(&self) -> &'static str {
-        if self.is_retryable() { "mail_unavailable" } else { "mail_refused" }
+        if self.is_retryable() {
+            "mail_unavailable"
+        } else {
+            "mail_refused"
+        }
     }
 
     /// Whether the same mail may be taken later.
@@ -60,16 +64,28 @@ pub(crate) struct Mail {
 
 impl Mailer {
     pub(crate) fn new(config: &SdkConfig, sender: String) -> Self {
-        Self { client: Client::new(config), sender }
+        Self {
+            client: Client::new(config),
+            sender,
+        }
     }
 
     /// Sends a mail. One that SES took may still be lost on its way.
     pub(crate) async fn send(&self, to: &str, mail: &Mail) -> Result<(), MailError> {
-        let refused = |aws_code: &str| MailError { aws_code: aws_code.to_owned() };
-        let content = |text: &str| {
-            Content::builder().charset("UTF-8").data(text).build().map_err(|_| refused("InvalidParameterValue"))
+        let refused = |aws_code: &str| MailError {
+            aws_code: aws_code.to_owned(),
         };
-        let body = Body::builder().text(content(&mail.text)?).html(content(&mail.html)?).build();
+        let content = |text: &str| {
+            Content::builder()
+                .charset("UTF-8")
+                .data(text)
+                .build()
+                .map_err(|_| refused("InvalidParameterValue"))
+        };
+        let body = Body::builder()
+            .text(content(&mail.text)?)
+            .html(content(&mail.html)?)
+            .build();
         let message = Message::builder().subject(content(&mail.subject)?).body(body).build();
         self.client
             .send_email()
@@ -86,7 +102,12 @@ impl Mailer {
 impl Mail {
     /// The mail about how a job ended.
     pub(crate) fn about(job: &Job, outputs: &[Output]) -> Self {
-        let name: String = job.display_name().chars().filter(|c| !c.is_control()).take(MAX_SUBJECT_NAME).collect();
+        let name: String = job
+            .display_name()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_SUBJECT_NAME)
+            .collect();
         let mut mail = match (&job.status, &job.error) {
             (Status::Failed, Some(failure)) => Self::failed(&name, failure),
             _ => Self::completed(&name, outputs),
@@ -99,14 +120,24 @@ impl Mail {
     fn completed(name: &str, outputs: &[Output]) -> Self {
         let mut text = format!("\"{name}\" is ready.\n\n");
         let mut rows = String::new();
-        for output in outputs.iter().filter(|output| output.output_type == OutputType::Rendition) {
+        for output in outputs
+            .iter()
+            .filter(|output| output.output_type == OutputType::Rendition)
+        {
             let picture = format!("{}x{}", output.width_px, output.height_px);
             let length = duration(output.duration_seconds.unwrap_or(0.0));
             let size = megabytes(output.size_bytes);
             let _ = writeln!(text, "- {}: {picture}, {length}, {size}", output.id);
-            let _ = write!(rows, "<tr><td>{}</td><td>{picture}</td><td>{length}</td><td>{size}</td></tr>", output.id);
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td>{picture}</td><td>{length}</td><td>{size}</td></tr>",
+                output.id
+            );
         }
-        let thumbnails = outputs.iter().filter(|output| output.output_type == OutputType::Thumbnail).count();
+        let thumbnails = outputs
+            .iter()
+            .filter(|output| output.output_type == OutputType::Thumbnail)
+            .count();
         let _ = writeln!(text, "- {thumbnails} thumbnails");
         Self {
             subject: format!("Your video is ready: {name}"),
@@ -183,7 +214,12 @@ mod tests {
     fn a_failure_says_what_and_what_to_do() {
         let mut job = job("a.mp4");
         job.status = Status::Failed;
-        job.error = Some(Failure::new(FailureCode::SourceCorrupt, Stage::Probe, 1, "the source cannot be read"));
+        job.error = Some(Failure::new(
+            FailureCode::SourceCorrupt,
+            Stage::Probe,
+            1,
+            "the source cannot be read",
+        ));
         let mail = Mail::about(&job, &[]);
         assert!(mail.subject.contains("could not be processed") && mail.text.contains("source_corrupt"));
         assert!(mail.text.contains(FailureCode::SourceCorrupt.hint()));

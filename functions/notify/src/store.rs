@@ -52,8 +52,15 @@ pub(crate) async fn claim(jobs: &JobsTable, job: &Job, now: UtcTime) -> Result<C
     Ok(match outcome("PutItem", result)? {
         Write::Done(_) => Claim::Ours,
         Write::Refused(old) => {
-            let state = old.as_ref().and_then(|item| item.get("state")).and_then(|state| state.as_s().ok());
-            if state.is_some_and(|state| state == SENT) { Claim::Told } else { Claim::InProgress }
+            let state = old
+                .as_ref()
+                .and_then(|item| item.get("state"))
+                .and_then(|state| state.as_s().ok());
+            if state.is_some_and(|state| state == SENT) {
+                Claim::Told
+            } else {
+                Claim::InProgress
+            }
         }
     })
 }
@@ -61,14 +68,19 @@ pub(crate) async fn claim(jobs: &JobsTable, job: &Job, now: UtcTime) -> Result<C
 /// Marks the mail as sent.
 pub(crate) async fn told(jobs: &JobsTable, job: &Job, now: UtcTime) -> Result<(), AwsError> {
     set(jobs, job, "SET #state = :sent, sent_at = :now", |update| {
-        update.expression_attribute_values(":sent", s(SENT)).expression_attribute_values(":now", s(now.to_string()))
+        update
+            .expression_attribute_values(":sent", s(SENT))
+            .expression_attribute_values(":now", s(now.to_string()))
     })
     .await
 }
 
 /// Gives a claim back, so that the next delivery can try at once.
 pub(crate) async fn release(jobs: &JobsTable, job: &Job) -> Result<(), AwsError> {
-    set(jobs, job, "SET claim_expires_ms = :zero", |update| update.expression_attribute_values(":zero", n(0))).await
+    set(jobs, job, "SET claim_expires_ms = :zero", |update| {
+        update.expression_attribute_values(":zero", n(0))
+    })
+    .await
 }
 
 async fn set(

@@ -37,21 +37,33 @@ impl TaskError {
 
     /// A fault of the machine.
     pub(crate) fn internal(stage: Stage, error: &io::Error) -> Self {
-        Self::Transient { stage, source: io::Error::from(error.kind()).into() }
+        Self::Transient {
+            stage,
+            source: io::Error::from(error.kind()).into(),
+        }
     }
 
     /// A fault of a service.
     pub(crate) fn aws(stage: Stage, error: AwsError) -> Self {
-        Self::Transient { stage, source: error.into() }
+        Self::Transient {
+            stage,
+            source: error.into(),
+        }
     }
 
     /// What a child process' end means at a stage.
     pub(crate) fn cage(stage: Stage, attempt: u32, error: CageError) -> Self {
         // A crash of the tool gets one more try: it may have been the machine.
-        let crashed = matches!(error, CageError::Signal(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL));
+        let crashed = matches!(
+            error,
+            CageError::Signal(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL)
+        );
         match error.failure_code() {
             Some(code) if !(crashed && attempt == 1) => Self::permanent(code, stage, message(code)),
-            _ => Self::Transient { stage, source: error.into() },
+            _ => Self::Transient {
+                stage,
+                source: error.into(),
+            },
         }
     }
 

@@ -12,13 +12,7 @@ use std::time::{Duration, Instant};
 
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use lambda_runtime::{LambdaEvent, service_fn};
-use reelay_core::{
-    adapters,
-    batch,
-    config::Env,
-    domain::time::UtcTime,
-    telemetry,
-};
+use reelay_core::{adapters, batch, config::Env, domain::time::UtcTime, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -30,7 +24,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SqsEvent>| {
         let left_ms = i64::try_from(event.context.deadline).unwrap_or(i64::MAX) - UtcTime::now().epoch_ms();
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-        batch::each_message(event.payload, async |message: SqsMessage| worker.message(&message, deadline).await).await
+        batch::each_message(event.payload, async |message: SqsMessage| {
+            worker.message(&message, deadline).await
+        })
+        .await
     }))
     .await
 }

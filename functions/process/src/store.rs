@@ -100,8 +100,15 @@ pub(crate) async fn claim(
         Write::Refused(Some(old)) if text(&old, "owner") == Some(worker.as_str()) => old,
         Write::Refused(Some(old)) => return Ok(refused(&old, now)),
     };
-    let attempt = number(&task, "attempts").and_then(|count| u32::try_from(count).ok()).unwrap_or(MAX_ATTEMPTS);
-    let lease = Lease { job_id: job_id.clone(), generation, attempt, worker };
+    let attempt = number(&task, "attempts")
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(MAX_ATTEMPTS);
+    let lease = Lease {
+        job_id: job_id.clone(),
+        generation,
+        attempt,
+        worker,
+    };
     start_job(jobs, lease, now).await
 }
 
@@ -162,7 +169,8 @@ impl Lease {
     /// Gives the task back for another attempt.
     pub(crate) async fn release(&self, jobs: &JobsTable, now: UtcTime) -> Result<Fenced, AwsError> {
         let update = self.task_update(jobs, "SET #state = :ready, updated_at = :now REMOVE #owner", now);
-        self.send(jobs, update.expression_attribute_values(":ready", s(READY))).await
+        self.send(jobs, update.expression_attribute_values(":ready", s(READY)))
+            .await
     }
 
     /// Stores what the probe found, and that encoding begins.
@@ -196,7 +204,11 @@ impl Lease {
         now: UtcTime,
     ) -> Result<Fenced, AwsError> {
         let update = self
-            .job_update(jobs, "SET frames_done = :done, fps = :fps, phase = :phase, updated_at = :now", now)
+            .job_update(
+                jobs,
+                "SET frames_done = :done, fps = :fps, phase = :phase, updated_at = :now",
+                now,
+            )
             .expression_attribute_values(":done", n(frames_done))
             .expression_attribute_values(":fps", n(fps))
             .expression_attribute_values(":phase", s(phase.as_str()));
@@ -239,7 +251,8 @@ impl Lease {
             .task_update(jobs, "SET #state = :given_up, updated_at = :now REMOVE #owner", now)
             .expression_attribute_values(":given_up", s(GIVEN_UP));
         let job = failing(self.job_update(jobs, FAILING, now), failure)?;
-        self.transact(jobs, vec![update_item(task)?, update_item(job)?], Status::Failed).await
+        self.transact(jobs, vec![update_item(task)?, update_item(job)?], Status::Failed)
+            .await
     }
 
     /// An update of the task item under the fence.
@@ -313,7 +326,12 @@ impl Lease {
         items: Vec<TransactWriteItem>,
         target: Status,
     ) -> Result<Fenced, AwsError> {
-        let result = jobs.client().transact_write_items().set_transact_items(Some(items)).send().await;
+        let result = jobs
+            .client()
+            .transact_write_items()
+            .set_transact_items(Some(items))
+            .send()
+            .await;
         match outcome("TransactWriteItems", result)? {
             Write::Done(_) => Ok(Fenced::Held),
             Write::Refused(_) => {
@@ -357,8 +375,12 @@ pub(crate) async fn fail_exhausted(
         .expression_attribute_values(":running", s(Status::InProgress.as_str()))
         .expression_attribute_values(":generation", n(generation))
         .expression_attribute_values(":now", s(now.to_string()));
-    let result =
-        jobs.client().transact_write_items().transact_items(update_item(failing(update, failure)?)?).send().await;
+    let result = jobs
+        .client()
+        .transact_write_items()
+        .transact_items(update_item(failing(update, failure)?)?)
+        .send()
+        .await;
     Ok(match outcome("TransactWriteItems", result)? {
         Write::Done(_) => Fenced::Held,
         Write::Refused(_) => Fenced::Lost,
@@ -383,7 +405,10 @@ mod tests {
     use super::*;
 
     fn task(state: &str, lease_expires_ms: i64) -> Item {
-        Item::from([("state".into(), s(state)), ("lease_expires_ms".into(), n(lease_expires_ms))])
+        Item::from([
+            ("state".into(), s(state)),
+            ("lease_expires_ms".into(), n(lease_expires_ms)),
+        ])
     }
 
     #[test]

@@ -30,7 +30,7 @@ const PARALLEL: usize = 4;
 /// Tries of a range whose body breaks off: the SDK's own retries end with the headers.
 const BODY_TRIES: u32 = 3;
 /// How long one try of a piece may take.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Moves objects.
 #[derive(Debug, Clone)]
@@ -57,7 +57,11 @@ impl Transfer {
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(4))
             .build();
-        Self { client: Client::from_conf(config), source_bucket, output_bucket }
+        Self {
+            client: Client::from_conf(config),
+            source_bucket,
+            output_bucket,
+        }
     }
 
     /// Reads a pinned source into a file.
@@ -120,7 +124,12 @@ impl Transfer {
             aws_code: aws_code.to_owned(),
             retryable: true,
         };
-        let bytes = output.body.collect().await.map_err(|_| broken("BodyBrokenOff"))?.into_bytes();
+        let bytes = output
+            .body
+            .collect()
+            .await
+            .map_err(|_| broken("BodyBrokenOff"))?
+            .into_bytes();
         if u64::try_from(bytes.len()).ok() != Some(end - start) {
             return Err(broken("BodyTooShort"));
         }
@@ -166,7 +175,11 @@ impl Transfer {
         let result = self.fill_parts(path, key, &upload_id, size_bytes).await;
         if result.is_err() {
             // Best effort: what this leaves behind, the bucket's lifecycle rule removes.
-            let abort = self.client.abort_multipart_upload().bucket(&self.output_bucket).key(key);
+            let abort = self
+                .client
+                .abort_multipart_upload()
+                .bucket(&self.output_bucket)
+                .key(key);
             let _ = abort.upload_id(&upload_id).send().await;
         }
         result
@@ -218,7 +231,11 @@ async fn piece(path: &Path, start: u64, length: u64) -> Result<ByteStream, AwsEr
 }
 
 fn local(operation: &'static str, error: &io::Error) -> AwsError {
-    AwsError::Call { operation, aws_code: format!("Local{:?}", error.kind()), retryable: true }
+    AwsError::Call {
+        operation,
+        aws_code: format!("Local{:?}", error.kind()),
+        retryable: true,
+    }
 }
 
 fn digest(path: &Path) -> io::Result<Stored> {
@@ -234,8 +251,10 @@ fn digest(path: &Path) -> io::Result<Stored> {
         hash.update(buffer.get(..read).unwrap_or_default());
         size_bytes += read as u64;
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Stored { size_bytes, sha256 })
+    Ok(Stored {
+        size_bytes,
+        sha256: hex::encode(hash.finalize()),
+    })
 }
 
 #[cfg(test)]
@@ -248,7 +267,10 @@ mod tests {
         std::fs::write(file.path(), b"abc").unwrap();
         let stored = digest(file.path()).unwrap();
         // FIPS 180-4's own example.
-        assert_eq!(stored.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            stored.sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         assert_eq!(stored.size_bytes, 3);
     }
 }

@@ -85,10 +85,12 @@ impl Worker {
             Redeliver
         })?;
         let handle = message.receipt_handle.as_deref().unwrap_or_default();
-        self.plan(&job_id, generation, handle, deadline).await.map_err(|error| {
-            tracing::error!(%error, code = error.code(), %job_id, "a task could not be claimed or ended");
-            Redeliver
-        })?
+        self.plan(&job_id, generation, handle, deadline)
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, code = error.code(), %job_id, "a task could not be claimed or ended");
+                Redeliver
+            })?
     }
 
     async fn plan(
@@ -102,8 +104,19 @@ impl Worker {
             tracing::info!(%job_id, "a task of a job that is gone was dropped");
             return Ok(Ok(()));
         };
-        let receipt = Receipt { priority: job.priority, handle };
-        match store::claim(&self.bench.jobs, job_id, generation, WorkerId::generate(), UtcTime::now()).await? {
+        let receipt = Receipt {
+            priority: job.priority,
+            handle,
+        };
+        match store::claim(
+            &self.bench.jobs,
+            job_id,
+            generation,
+            WorkerId::generate(),
+            UtcTime::now(),
+        )
+        .await?
+        {
             Claim::Won(lease, job) => self.run(&lease, &job, receipt, deadline).await,
             Claim::Busy(left) => {
                 self.hide(receipt, left + VISIBILITY_SLACK).await?;
@@ -129,9 +142,15 @@ impl Worker {
         let started = Instant::now();
         let (progress, seen) = watch::channel(None);
         let deadline = deadline.checked_sub(DEADLINE_MARGIN).unwrap_or(deadline);
-        let attempt = Attempt { bench: &self.bench, lease, job, progress, deadline };
+        let attempt = Attempt {
+            bench: &self.bench,
+            lease,
+            job,
+            progress,
+            deadline,
+        };
         let result = tokio::select! {
-            result = attempt.work() => result,
+            result = Box::pin(attempt.work()) => result,
             stopped = self.supervise(lease, receipt, seen) => Err(stopped),
             () = tokio::time::sleep_until(deadline.into()) => Err(TaskError::permanent(
                 FailureCode::LimitTime,
@@ -172,8 +191,14 @@ impl Worker {
                 }
             }
             if seen.has_changed().unwrap_or(false) {
-                let Some(progress) = *seen.borrow_and_update() else { continue };
-                let Progress { frames_done, fps, phase } = progress;
+                let Some(progress) = *seen.borrow_and_update() else {
+                    continue;
+                };
+                let Progress {
+                    frames_done,
+                    fps,
+                    phase,
+                } = progress;
                 match lease.progress(&self.bench.jobs, frames_done, fps, phase, now).await {
                     Ok(Fenced::Held) => {}
                     Ok(Fenced::Lost) => return TaskError::Stopped,
@@ -192,7 +217,9 @@ impl Worker {
     ) -> Result<Result<(), Redeliver>, AwsError> {
         let seconds = started.elapsed().as_secs_f64();
         let metrics = self.metrics(job, made, seconds);
-        let fenced = lease.complete(&self.bench.jobs, &made.outputs, &metrics, UtcTime::now()).await?;
+        let fenced = lease
+            .complete(&self.bench.jobs, &made.outputs, &metrics, UtcTime::now())
+            .await?;
         tracing::info!(
             job_id = %lease.job_id, attempt = lease.attempt, processing_seconds = seconds,
             cpu_seconds = metrics.cpu_seconds, peak_memory_mb = metrics.peak_memory_mb,

@@ -25,8 +25,11 @@ pub(crate) fn decode(account: &AccountId, text: &str) -> Option<(JobId, UtcTime)
 /// Ties a cursor to its account. It guards against mix-ups, not forgery: a list only ever queries the caller's own
 /// partition, wherever a cursor points.
 fn binding(account: &AccountId, job_id: &JobId) -> String {
-    let digest = Sha256::new().chain_update(account.as_str()).chain_update(job_id.as_str()).finalize();
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::new()
+        .chain_update(account.as_str())
+        .chain_update(job_id.as_str())
+        .finalize();
+    hex::encode(&digest[..8])
 }
 
 #[cfg(test)]

@@ -62,7 +62,8 @@ impl AppState {
         let not_found = || ApiError::new(Code::NotFound);
         let id: JobId = id.parse().map_err(|_| not_found())?;
         let job = self.jobs.job(&id).await?;
-        job.filter(|job| job.account_id == caller.account.account_id).ok_or_else(not_found)
+        job.filter(|job| job.account_id == caller.account.account_id)
+            .ok_or_else(not_found)
     }
 
     /// The published outputs of the caller's job.
@@ -117,7 +118,10 @@ async fn list(
     let Query(query) = query.map_err(bad_query)?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::fields(vec![FieldError::new("/limit", format!("must be 1 to {MAX_LIMIT}"))]));
+        return Err(ApiError::fields(vec![FieldError::new(
+            "/limit",
+            format!("must be 1 to {MAX_LIMIT}"),
+        )]));
     }
     let account = &caller.account.account_id;
     let after = match query.cursor.as_deref() {
@@ -131,11 +135,7 @@ async fn list(
     }))
 }
 
-async fn job(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<JobView>, ApiError> {
+async fn job(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<JobView>, ApiError> {
     let job = state.find(&caller, &id).await?;
     let metrics = match job.status {
         Status::Completed => state.jobs.metrics(&job.job_id).await?,
@@ -145,7 +145,7 @@ async fn job(
 }
 
 #[derive(Serialize)]
-struct Progress {
+struct ProgressBody {
     id: JobId,
     status: Status,
     phase: Option<Phase>,
@@ -161,9 +161,9 @@ async fn progress(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Progress>, ApiError> {
+) -> Result<Json<ProgressBody>, ApiError> {
     let job = state.find(&caller, &id).await?;
-    Ok(Json(Progress {
+    Ok(Json(ProgressBody {
         status: job.status,
         phase: job.phase,
         progress_percent: job.progress_percent(),
@@ -177,7 +177,7 @@ async fn progress(
 }
 
 #[derive(Serialize)]
-struct Metadata {
+struct MetadataBody {
     id: JobId,
     source: SourceInfo,
 }
@@ -186,19 +186,18 @@ async fn metadata(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Metadata>, ApiError> {
+) -> Result<Json<MetadataBody>, ApiError> {
     let job = state.find(&caller, &id).await?;
     match job.source_info.clone() {
-        Some(source) => Ok(Json(Metadata { id: job.job_id, source })),
+        Some(source) => Ok(Json(MetadataBody { id: job.job_id, source })),
         None => Err(not_ready(&job, "was not probed yet")),
     }
 }
 
 #[derive(Serialize)]
-struct OutputView {
+struct OutputBody {
     id: String,
-    #[serde(rename = "type")]
-    output_type: OutputType,
+    r#type: OutputType,
     format: String,
     quality: Option<String>,
     width_px: u32,
@@ -214,7 +213,7 @@ struct OutputView {
 
 #[derive(Serialize)]
 struct OutputList {
-    outputs: Vec<OutputView>,
+    outputs: Vec<OutputBody>,
 }
 
 async fn outputs(
@@ -225,11 +224,13 @@ async fn outputs(
     let (_, outputs) = state.published(&caller, &id).await?;
     let mut views = Vec::with_capacity(outputs.len());
     for output in outputs {
-        let url =
-            state.outputs.sign_download(&output.key, None, &output.content_type, None, state.download_window).await?;
-        views.push(OutputView {
+        let url = state
+            .outputs
+            .sign_download(&output.key, None, &output.content_type, None, state.download_window)
+            .await?;
+        views.push(OutputBody {
             id: output.id,
-            output_type: output.output_type,
+            r#type: output.output_type,
             format: output.format,
             quality: output.quality,
             width_px: output.width_px,
@@ -260,8 +261,12 @@ async fn thumbnail(
 ) -> Result<(StatusCode, HeaderMap), ApiError> {
     let Query(query) = query.map_err(bad_query)?;
     let (_, outputs) = state.published(&caller, &id).await?;
-    let mut thumbnails = outputs.iter().filter(|output| output.output_type == OutputType::Thumbnail);
-    let chosen = thumbnails.nth(query.index).ok_or_else(|| ApiError::new(Code::NotFound))?;
+    let mut thumbnails = outputs
+        .iter()
+        .filter(|output| output.output_type == OutputType::Thumbnail);
+    let chosen = thumbnails
+        .nth(query.index)
+        .ok_or_else(|| ApiError::new(Code::NotFound))?;
     state.redirect(chosen, None).await
 }
 
@@ -282,14 +287,26 @@ async fn download(
     let wanted = |output: &&Output| {
         output.output_type == OutputType::Rendition
             && query.format.as_ref().is_none_or(|format| *format == output.format)
-            && query.quality.as_ref().is_none_or(|quality| Some(quality) == output.quality.as_ref())
+            && query
+                .quality
+                .as_ref()
+                .is_none_or(|quality| Some(quality) == output.quality.as_ref())
     };
     // Of several that fit, the largest picture.
     let chosen = outputs.iter().filter(wanted).max_by_key(|output| output.height_px);
     let chosen = chosen.ok_or_else(|| ApiError::new(Code::NotFound))?;
-    let stem = job.filename.rsplit_once('.').map_or(job.filename.as_str(), |(stem, _)| stem);
-    let quality = chosen.quality.as_ref().map(|quality| format!("-{quality}")).unwrap_or_default();
-    state.redirect(chosen, Some(&format!("{stem}{quality}.{}", chosen.format))).await
+    let stem = job
+        .filename
+        .rsplit_once('.')
+        .map_or(job.filename.as_str(), |(stem, _)| stem);
+    let quality = chosen
+        .quality
+        .as_ref()
+        .map(|quality| format!("-{quality}"))
+        .unwrap_or_default();
+    state
+        .redirect(chosen, Some(&format!("{stem}{quality}.{}", chosen.format)))
+        .await
 }
 
 async fn source(
@@ -305,7 +322,13 @@ async fn source(
     // Always an attachment: the content is the user's, and must not be rendered by a browser on our origin.
     let url = state
         .sources
-        .sign_download(&key, Some(&pinned.version_id), "application/octet-stream", Some(&job.filename), state.download_window)
+        .sign_download(
+            &key,
+            Some(&pinned.version_id),
+            "application/octet-stream",
+            Some(&job.filename),
+            state.download_window,
+        )
         .await?;
     redirect(&url)
 }

@@ -60,12 +60,22 @@ async fn create(
     JsonBody(body): JsonBody<CreateJob>,
 ) -> Result<(StatusCode, HeaderMap, Json<CreatedJob>), ApiError> {
     let new = body.validate(state.max_source_bytes)?;
-    let job =
-        Job::pending(JobId::generate(), caller.account.account_id, new, UtcTime::now(), state.upload_window);
+    let job = Job::pending(
+        JobId::generate(),
+        caller.account.account_id,
+        new,
+        UtcTime::now(),
+        state.upload_window,
+    );
     state.jobs.create(&job).await?;
     let signed = state
         .sources
-        .sign_upload(&job.source_key(), job.size_bytes, &job.content_type, state.upload_window)
+        .sign_upload(
+            &job.source_key(),
+            job.size_bytes,
+            &job.content_type,
+            state.upload_window,
+        )
         .await?;
     tracing::info!(job_id = %job.job_id, size_bytes = job.size_bytes, "job created");
 
@@ -77,8 +87,19 @@ async fn create(
         method: "PUT",
         url: signed.url,
         // Every client sets the host by itself.
-        headers: signed.headers.into_iter().filter(|(name, _)| name != HOST.as_str()).collect(),
+        headers: signed
+            .headers
+            .into_iter()
+            .filter(|(name, _)| name != HOST.as_str())
+            .collect(),
         expires_at: job.upload_expires_at,
     };
-    Ok((StatusCode::CREATED, headers, Json(CreatedJob { job: JobView::new(job, None), upload })))
+    Ok((
+        StatusCode::CREATED,
+        headers,
+        Json(CreatedJob {
+            job: JobView::new(job, None),
+            upload,
+        }),
+    ))
 }

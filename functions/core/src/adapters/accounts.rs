@@ -41,7 +41,10 @@ impl AccountsTable {
     /// The table of this name.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+        Self {
+            client: Client::new(config),
+            name,
+        }
     }
 
     /// The client, for writes of the function that owns the table.
@@ -100,8 +103,16 @@ impl AccountsTable {
             });
         }
         let mut found = (None, None);
-        for item in output.responses.into_iter().flat_map(|mut tables| tables.remove(&self.name).unwrap_or_default()) {
-            if item.get("sk").and_then(|sk| sk.as_s().ok()).is_some_and(|sk| sk == PROFILE) {
+        for item in output
+            .responses
+            .into_iter()
+            .flat_map(|mut tables| tables.remove(&self.name).unwrap_or_default())
+        {
+            if item
+                .get("sk")
+                .and_then(|sk| sk.as_s().ok())
+                .is_some_and(|sk| sk == PROFILE)
+            {
                 found.0 = Some(dynamo::from_item(item)?);
             } else {
                 found.1 = Some(dynamo::from_item(item)?);
@@ -112,5 +123,7 @@ impl AccountsTable {
 }
 
 fn key(pk: &str, sk: &str) -> Item {
-    [("pk", pk), ("sk", sk)].map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned()))).into()
+    [("pk", pk), ("sk", sk)]
+        .map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())))
+        .into()
 }

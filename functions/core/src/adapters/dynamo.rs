@@ -1,6 +1,6 @@
 //! What every table has in common: attribute values, conditions, and reading a refused write back.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Display};
 
 use aws_sdk_dynamodb::{
     error::SdkError,
@@ -20,8 +20,8 @@ pub fn s(value: impl Into<String>) -> AttributeValue {
 }
 
 /// A number attribute.
-pub fn n(value: impl ToString) -> AttributeValue {
-    AttributeValue::N(value.to_string())
+pub fn n<T: Display + Copy>(value: T) -> AttributeValue {
+    AttributeValue::N(format!("{value}"))
 }
 
 /// A truth attribute.
@@ -81,9 +81,13 @@ impl ConditionalError for PutItemError {
 
 impl ConditionalError for TransactWriteItemsError {
     fn refused(&mut self) -> Option<Option<Item>> {
-        let Self::TransactionCanceledException(cancelled) = self else { return None };
+        let Self::TransactionCanceledException(cancelled) = self else {
+            return None;
+        };
         let reasons = cancelled.cancellation_reasons.as_mut()?;
-        let failed = reasons.iter_mut().find(|reason| reason.code.as_deref() == Some("ConditionalCheckFailed"))?;
+        let failed = reasons
+            .iter_mut()
+            .find(|reason| reason.code.as_deref() == Some("ConditionalCheckFailed"))?;
         Some(failed.item.take())
     }
 }

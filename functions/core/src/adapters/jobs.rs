@@ -63,7 +63,10 @@ impl JobsTable {
     /// The table of this name.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+        Self {
+            client: Client::new(config),
+            name,
+        }
     }
 
     /// The client, for the writes of a function's own use case.
@@ -105,7 +108,9 @@ impl JobsTable {
 
     /// Reads the published outputs of a job: those of the attempt that its pointer names, none without a pointer.
     pub async fn outputs(&self, job: &Job) -> Result<Vec<Output>, AwsError> {
-        let Some(attempt) = job.published_attempt else { return Ok(Vec::new()) };
+        let Some(attempt) = job.published_attempt else {
+            return Ok(Vec::new());
+        };
         let mut pages = self
             .client
             .query()
@@ -154,21 +159,23 @@ impl JobsTable {
             .await
             .map_err(|error| call_error("Query", &error))?;
         let more = output.last_evaluated_key.is_some();
-        let jobs: Vec<Job> =
-            output.items.unwrap_or_default().into_iter().map(dynamo::from_item).collect::<Result<_, _>>()?;
-        let last = jobs.last().filter(|_| more).map(|job| (job.job_id.clone(), job.created_at));
+        let jobs: Vec<Job> = output
+            .items
+            .unwrap_or_default()
+            .into_iter()
+            .map(dynamo::from_item)
+            .collect::<Result<_, _>>()?;
+        let last = jobs
+            .last()
+            .filter(|_| more)
+            .map(|job| (job.job_id.clone(), job.created_at));
         Ok(JobPage { jobs, last })
     }
 
     /// Fails a job that no worker has, and only that one: on condition that it still waits for its upload.
     ///
     /// Returns the job as it stood when it was past that already.
-    pub async fn fail_pending(
-        &self,
-        job_id: &JobId,
-        failure: &Failure,
-        now: UtcTime,
-    ) -> Result<Write<()>, AwsError> {
+    pub async fn fail_pending(&self, job_id: &JobId, failure: &Failure, now: UtcTime) -> Result<Write<()>, AwsError> {
         let result = self
             .client
             .update_item()

@@ -105,5 +105,9 @@ where
 {
     let aws_code = error.code().unwrap_or("NoAnswer").to_owned();
     let retryable = !PERMANENT.contains(&aws_code.as_str());
-    AwsError::Call { operation, aws_code, retryable }
+    AwsError::Call {
+        operation,
+        aws_code,
+        retryable,
+    }
 }

@@ -28,7 +28,10 @@ impl Bucket {
     /// The bucket of this name.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+        Self {
+            client: Client::new(config),
+            name,
+        }
     }
 
     /// The client, for transfers of a function's own use case.
@@ -61,8 +64,14 @@ impl Bucket {
             .presigned(signing(lifetime)?)
             .await
             .map_err(|error| call_error("PutObject", &error))?;
-        let headers = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Ok(SignedRequest { url: request.uri().to_owned(), headers })
+        let headers = request
+            .headers()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Ok(SignedRequest {
+            url: request.uri().to_owned(),
+            headers,
+        })
     }
 
     /// Signs a download, of one version where there are several, that a browser stores under `file_name`, or shows
@@ -98,7 +107,13 @@ fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> {
 fn attachment(file_name: &str) -> String {
     let ascii: String = file_name
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     let exact = percent_encoding::utf8_percent_encode(file_name, percent_encoding::NON_ALPHANUMERIC);
     format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{exact}")

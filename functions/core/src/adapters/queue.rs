@@ -20,7 +20,11 @@ impl TaskQueues {
     /// The queues at these URLs.
     #[must_use]
     pub fn new(config: &SdkConfig, high_url: String, low_url: String) -> Self {
-        Self { client: Client::new(config), high_url, low_url }
+        Self {
+            client: Client::new(config),
+            high_url,
+            low_url,
+        }
     }
 
     fn url(&self, priority: Priority) -> &str {

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{AwsError, call_error};
 
 /// How long a fetched key is used before it is fetched again: the longest time that a rotation takes to be seen.
-const LIFETIME: Duration = Duration::from_secs(300);
+const LIFETIME: Duration = Duration::from_mins(5);
 
 /// A secret text. Its debug form does not show it.
 #[derive(Clone)]
@@ -46,16 +46,20 @@ impl Secret {
     /// The secret with this name or ARN.
     #[must_use]
     pub fn new(config: &SdkConfig, id: String) -> Self {
-        Self { client: Client::new(config), id, cached: Mutex::new(None) }
+        Self {
+            client: Client::new(config),
+            id,
+            cached: Mutex::new(None),
+        }
     }
 
     /// The secret's current value.
     pub async fn get(&self) -> Result<SecretText, AwsError> {
         let mut cached = self.cached.lock().await;
-        if let Some((fetched, text)) = cached.as_ref() {
-            if fetched.elapsed() < LIFETIME {
-                return Ok(text.clone());
-            }
+        if let Some((fetched, text)) = cached.as_ref()
+            && fetched.elapsed() < LIFETIME
+        {
+            return Ok(text.clone());
         }
         let output = self
             .client

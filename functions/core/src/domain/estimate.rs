@@ -11,7 +11,11 @@ pub fn processing_seconds(duration_seconds: Option<f64>, size_bytes: u64) -> u64
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let assumed = size_bytes as f64 * 8.0 / ASSUMED_BITRATE_BPS;
     let seconds = duration_seconds.unwrap_or(assumed) * SECONDS_PER_SECOND;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive and small"
+    )]
     let whole = seconds.ceil().max(1.0) as u64;
     whole
 }

@@ -108,7 +108,14 @@ impl Failure {
     /// A failure with the code's own retry rule and hint.
     #[must_use]
     pub fn new(code: FailureCode, stage: Stage, attempt: u32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), stage, attempt, retryable: code.is_retryable(), hint: code.hint().into() }
+        Self {
+            code,
+            message: message.into(),
+            stage,
+            attempt,
+            retryable: code.is_retryable(),
+            hint: code.hint().into(),
+        }
     }
 }
 

@@ -34,13 +34,20 @@ impl Size {
             f64::from(long_px) / f64::from(self.long_side_px().max(1)),
         )
         .min(1.0);
-        Self { width_px: even(f64::from(self.width_px) * ratio), height_px: even(f64::from(self.height_px) * ratio) }
+        Self {
+            width_px: even(f64::from(self.width_px) * ratio),
+            height_px: even(f64::from(self.height_px) * ratio),
+        }
     }
 }
 
 /// The nearest even number that 4:2:0 chroma allows, at least 2.
 fn even(px: f64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "picture sides are small and positive")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "picture sides are small and positive"
+    )]
     let half = (px / 2.0).round() as u32;
     half.max(1) * 2
 }
@@ -52,7 +59,11 @@ pub fn display_size(coded: Size, sample_aspect: (u32, u32), rotation_degrees: i3
     let mut shown = coded;
     if num > 0 && den > 0 && num != den {
         let stretched = f64::from(coded.width_px) * f64::from(num) / f64::from(den);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounded just above"
+        )]
         let width_px = stretched.round().clamp(1.0, f64::from(u16::MAX)) as u32;
         shown.width_px = width_px;
     }
@@ -101,8 +112,14 @@ mod tests {
 
     #[test]
     fn rungs_are_named_by_the_short_side() {
-        assert_eq!(rendition_size(size(1_920, 1_080), Some(Quality::P720)), size(1_280, 720));
-        assert_eq!(rendition_size(size(1_080, 1_920), Some(Quality::P720)), size(720, 1_280));
+        assert_eq!(
+            rendition_size(size(1_920, 1_080), Some(Quality::P720)),
+            size(1_280, 720)
+        );
+        assert_eq!(
+            rendition_size(size(1_080, 1_920), Some(Quality::P720)),
+            size(720, 1_280)
+        );
         assert_eq!(rendition_size(size(3_840, 2_160), None), size(1_920, 1_080));
         assert_eq!(rendition_size(size(640, 360), Some(Quality::P1080)), size(640, 360));
         assert_eq!(rendition_size(size(853, 481), None), size(854, 482));
@@ -122,7 +139,7 @@ mod tests {
             w in 1_u32..16_384, h in 1_u32..16_384, q in prop::option::of(prop::sample::select(Quality::ALL))
         ) {
             let out = rendition_size(size(w, h), q);
-            prop_assert!(out.width_px % 2 == 0 && out.height_px % 2 == 0);
+            prop_assert!(out.width_px.is_multiple_of(2) && out.height_px.is_multiple_of(2));
             prop_assert!(out.width_px <= w + 1 && out.height_px <= h + 1);
             prop_assert!(out.width_px <= MAX_LONG_SIDE_PX && out.height_px <= MAX_LONG_SIDE_PX);
         }

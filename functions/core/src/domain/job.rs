@@ -19,7 +19,7 @@ use super::{
 /// Most attempts at a task, the first one included.
 pub const MAX_ATTEMPTS: u32 = 3;
 /// How long a claim lasts without a heartbeat.
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 /// How often a worker renews its claim.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What is shown at most before a job is COMPLETED.
@@ -215,13 +215,19 @@ impl Job {
     /// Where its source lies.
     #[must_use]
     pub fn source_key(&self) -> SourceKey {
-        SourceKey { account: self.account_id.clone(), job: self.job_id.clone() }
+        SourceKey {
+            account: self.account_id.clone(),
+            job: self.job_id.clone(),
+        }
     }
 
     /// The name to show for it.
     #[must_use]
     pub fn display_name(&self) -> &str {
-        self.title.as_deref().filter(|title| !title.is_empty()).unwrap_or(&self.filename)
+        self.title
+            .as_deref()
+            .filter(|title| !title.is_empty())
+            .unwrap_or(&self.filename)
     }
 
     /// How much is done: 0 to 100, 100 only when COMPLETED.
@@ -242,7 +248,10 @@ impl Job {
     #[must_use]
     pub fn eta_seconds(&self) -> Option<f64> {
         let fps = self.fps.filter(|fps| *fps > 0.0)?;
-        let left = self.frames_total.checked_sub(self.frames_done).filter(|_| self.status == Status::InProgress)?;
+        let left = self
+            .frames_total
+            .checked_sub(self.frames_done)
+            .filter(|_| self.status == Status::InProgress)?;
         #[expect(clippy::cast_precision_loss, reason = "frame counts are far below 2^53")]
         let seconds = left as f64 / fps;
         Some((seconds * 10.0).round() / 10.0)
@@ -323,7 +332,13 @@ mod tests {
         let body = r#"{"filename":"a.mp4","size_bytes":10,"metadata":{"n":1.5}}"#;
         let new = serde_json::from_str::<CreateJob>(body).unwrap().validate(100).unwrap();
         let now = UtcTime::from_epoch_ms(0);
-        Job::pending(JobId::generate(), AccountId::generate(), new, now, Duration::from_secs(60))
+        Job::pending(
+            JobId::generate(),
+            AccountId::generate(),
+            new,
+            now,
+            Duration::from_mins(1),
+        )
     }
 
     #[test]
@@ -335,7 +350,10 @@ mod tests {
 
     #[test]
     fn every_state_but_the_first_can_be_entered() {
-        let unreachable: Vec<_> = Status::ALL.iter().filter(|status| status.predecessors().is_empty()).collect();
+        let unreachable: Vec<_> = Status::ALL
+            .iter()
+            .filter(|status| status.predecessors().is_empty())
+            .collect();
         assert_eq!(unreachable, [&Status::Pending]);
     }
 

@@ -24,9 +24,10 @@ impl SourceKey {
     pub fn parse(key: &str) -> Option<Self> {
         let mut parts = key.split('/');
         let parsed = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(SOURCES), Some(account), Some(job), Some("source")) => {
-                Self { account: account.parse().ok()?, job: job.parse().ok()? }
-            }
+            (Some(SOURCES), Some(account), Some(job), Some("source")) => Self {
+                account: account.parse().ok()?,
+                job: job.parse().ok()?,
+            },
             _ => return None,
         };
         parts.next().is_none().then_some(parsed)
@@ -57,7 +58,10 @@ impl AttemptPrefix {
     /// The key of a file of this attempt.
     #[must_use]
     pub fn key(&self, file: &str) -> String {
-        format!("{OUTPUTS}/{}/{}/{}-{}/{file}", self.account, self.job, self.generation, self.attempt)
+        format!(
+            "{OUTPUTS}/{}/{}/{}-{}/{file}",
+            self.account, self.job, self.generation, self.attempt
+        )
     }
 }
 
@@ -67,23 +71,44 @@ mod tests {
 
     #[test]
     fn a_source_key_reads_back() {
-        let key = SourceKey { account: AccountId::generate(), job: JobId::generate() };
+        let key = SourceKey {
+            account: AccountId::generate(),
+            job: JobId::generate(),
+        };
         assert_eq!(SourceKey::parse(&key.to_string()), Some(key));
     }
 
     #[test]
     fn other_keys_are_no_source_keys() {
-        let good = SourceKey { account: AccountId::generate(), job: JobId::generate() }.to_string();
-        for bad in ["", "sources", "sources/a/b/source", &good.replace("sources", "outputs"), &format!("{good}/x")] {
+        let good = SourceKey {
+            account: AccountId::generate(),
+            job: JobId::generate(),
+        }
+        .to_string();
+        for bad in [
+            "",
+            "sources",
+            "sources/a/b/source",
+            &good.replace("sources", "outputs"),
+            &format!("{good}/x"),
+        ] {
             assert_eq!(SourceKey::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn attempts_never_share_a_key() {
-        let first =
-            AttemptPrefix { account: AccountId::generate(), job: JobId::generate(), generation: 1, attempt: 11 };
-        let second = AttemptPrefix { generation: 11, attempt: 1, ..first.clone() };
+        let first = AttemptPrefix {
+            account: AccountId::generate(),
+            job: JobId::generate(),
+            generation: 1,
+            attempt: 11,
+        };
+        let second = AttemptPrefix {
+            generation: 11,
+            attempt: 1,
+            ..first.clone()
+        };
         assert_ne!(first.key("video.mp4"), second.key("video.mp4"));
     }
 }

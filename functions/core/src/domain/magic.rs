@@ -36,7 +36,10 @@ impl Kind {
 /// Tells the kind of a file from its first bytes; `None` for what is nothing known.
 #[must_use]
 pub fn detect(head: &[u8]) -> Option<Kind> {
-    iso_media(head).or_else(|| riff(head)).or_else(|| by_signature(head)).or_else(|| transport_stream(head))
+    iso_media(head)
+        .or_else(|| riff(head))
+        .or_else(|| by_signature(head))
+        .or_else(|| transport_stream(head))
 }
 
 /// Signatures at offset 0, longest meaning first.
@@ -69,10 +72,13 @@ fn by_signature(head: &[u8]) -> Option<Kind> {
     if head.starts_with(b"OggS") && head.windows(7).any(|window| window == b"\x80theora") {
         return Some(Kind::Video);
     }
-    SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, kind)| *kind)
+    SIGNATURES
+        .iter()
+        .find(|(signature, _)| head.starts_with(signature))
+        .map(|(_, kind)| *kind)
 }
 
-/// ISO base media (MP4, QuickTime, 3GP, HEIF): a length, then a four-letter box type.
+/// ISO base media (MP4, `QuickTime`, 3GP, HEIF): a length, then a four-letter box type.
 fn iso_media(head: &[u8]) -> Option<Kind> {
     match head.get(4..8)? {
         b"ftyp" => match head.get(8..12)? {

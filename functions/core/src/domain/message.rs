@@ -55,7 +55,10 @@ impl Task {
     /// # Errors
     /// Only if serialisation itself fails.
     pub fn to_body(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Envelope { version: VERSION, task: self.clone() })
+        serde_json::to_string(&Envelope {
+            version: VERSION,
+            task: self.clone(),
+        })
     }
 
     /// Reads a message body.
@@ -79,7 +82,10 @@ mod tests {
 
     #[test]
     fn a_task_reads_back() {
-        let task = Task::Plan { job_id: JobId::generate(), generation: 2 };
+        let task = Task::Plan {
+            job_id: JobId::generate(),
+            generation: 2,
+        };
         assert_eq!(Task::from_body(&task.to_body().unwrap()).unwrap(), task);
     }
 
@@ -87,8 +93,13 @@ mod tests {
     fn unknown_versions_and_shapes_have_their_own_codes() {
         let newer = r#"{"version":2,"type":"plan","job_id":"x","generation":1}"#;
         assert_eq!(Task::from_body(newer).unwrap_err().code(), "message_version_unknown");
-        for bad in ["", "{}", "[]", r#"{"version":1,"type":"fly"}"#, r#"{"version":1,"type":"plan","job_id":"x","generation":1}"#]
-        {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"version":1,"type":"fly"}"#,
+            r#"{"version":1,"type":"plan","job_id":"x","generation":1}"#,
+        ] {
             assert_eq!(Task::from_body(bad).unwrap_err().code(), "message_malformed", "{bad}");
         }
     }

@@ -67,7 +67,10 @@ impl VideoTrack {
     /// The size as shown.
     #[must_use]
     pub fn size(&self) -> Size {
-        Size { width_px: self.width_px, height_px: self.height_px }
+        Size {
+            width_px: self.width_px,
+            height_px: self.height_px,
+        }
     }
 }
 
@@ -195,7 +198,10 @@ impl Report {
 
     /// Only this family declares a track's duration in a table that also places every frame.
     fn is_iso_media(&self) -> bool {
-        self.format.format_name.as_deref().is_some_and(|name| name.split(',').any(|name| name == "mp4"))
+        self.format
+            .format_name
+            .as_deref()
+            .is_some_and(|name| name.split(',').any(|name| name == "mp4"))
     }
 
     fn best(&self, codec_type: &str) -> Option<&Stream> {
@@ -203,11 +209,16 @@ impl Report {
             let of_type = move |stream: &&Stream| {
                 stream.codec_type.as_deref() == Some(codec_type)
                     && stream.disposition.attached_pic == 0
-                    && stream.codec_name.as_deref().is_some_and(|name| name != "unknown" && name != "none")
+                    && stream
+                        .codec_name
+                        .as_deref()
+                        .is_some_and(|name| name != "unknown" && name != "none")
             };
             self.streams.iter().filter(of_type)
         };
-        tracks().find(|stream| stream.disposition.default == 1).or_else(|| tracks().next())
+        tracks()
+            .find(|stream| stream.disposition.default == 1)
+            .or_else(|| tracks().next())
     }
 
     /// The index of the picture track that will be used.
@@ -222,7 +233,9 @@ impl Report {
     pub fn into_probe(self, tail: Tail, size_bytes: u64) -> Result<Probe, ProbeError> {
         let video_index = self.video_index()?;
         let video = self.best("video").ok_or(ProbeError::NoVideo)?;
-        let audio = self.best("audio").filter(|stream| stream.channels.is_some_and(|channels| channels > 0));
+        let audio = self
+            .best("audio")
+            .filter(|stream| stream.channels.is_some_and(|channels| channels > 0));
 
         let coded = match (video.width, video.height) {
             (Some(width_px), Some(height_px)) if width_px > 0 && height_px > 0 => Size { width_px, height_px },
@@ -271,10 +284,19 @@ impl Report {
             audio: audio.map(|stream| AudioTrack {
                 codec: short(stream.codec_name.as_deref().unwrap_or("unknown")),
                 channels: stream.channels.unwrap_or(0),
-                sample_rate_hz: stream.sample_rate.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
+                sample_rate_hz: stream
+                    .sample_rate
+                    .as_deref()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(0),
             }),
         };
-        Ok(Probe { info, timeline, video_index, audio_index: audio.map(|stream| stream.index) })
+        Ok(Probe {
+            info,
+            timeline,
+            video_index,
+            audio_index: audio.map(|stream| stream.index),
+        })
     }
 }
 
@@ -289,7 +311,9 @@ impl Tail {
         let duration = fields.next().flatten().filter(|us| *us > 0);
         if let Some(start) = pts.or(dts) {
             self.last_start_us = self.last_start_us.max(Some(start));
-            self.last_end_us = self.last_end_us.max(duration.and_then(|duration| start.checked_add(duration)));
+            self.last_end_us = self
+                .last_end_us
+                .max(duration.and_then(|duration| start.checked_add(duration)));
         }
     }
 
@@ -302,14 +326,19 @@ impl Tail {
     /// The end of the last frame; a packet without a duration lasts one frame.
     fn end_us(self, rate: FrameRate) -> Option<i64> {
         let by_frame = self.last_start_us?.checked_add(rate.duration_us(1));
-        self.last_end_us.max(by_frame.filter(|_| self.last_end_us <= self.last_start_us))
+        self.last_end_us
+            .max(by_frame.filter(|_| self.last_end_us <= self.last_start_us))
     }
 }
 
 impl Stream {
     /// Clockwise, in multiples of 90.
     fn rotation_degrees(&self) -> i32 {
-        let matrix = self.side_data_list.iter().find_map(|data| data.rotation).map(|degrees| -degrees);
+        let matrix = self
+            .side_data_list
+            .iter()
+            .find_map(|data| data.rotation)
+            .map(|degrees| -degrees);
         let tag = self.tags.rotate.as_deref().and_then(|text| text.parse::<f64>().ok());
         let degrees = matrix.or(tag).filter(|degrees| degrees.abs() <= 3_600.0).unwrap_or(0.0);
         #[expect(clippy::cast_possible_truncation, reason = "bounded just above")]
@@ -355,7 +384,9 @@ mod tests {
     fn probe(streams: &Value, lines: &[&str]) -> Result<Probe, ProbeError> {
         let report = json!({"streams": streams, "format": {"format_name": "mov,mp4,m4a"}});
         let mut tail = Tail::default();
-        lines.iter().for_each(|line| tail.push(line));
+        for line in lines {
+            tail.push(line);
+        }
         Report::parse(report.to_string().as_bytes())?.into_probe(tail, 1_000)
     }
 
@@ -371,13 +402,19 @@ mod tests {
 
     #[test]
     fn packets_without_presentation_time_or_duration_count() {
-        assert_eq!(probe(&json!([video()]), &["N/A,9.96,N/A"]).unwrap().timeline.frames, 250);
+        assert_eq!(
+            probe(&json!([video()]), &["N/A,9.96,N/A"]).unwrap().timeline.frames,
+            250
+        );
     }
 
     #[test]
     fn a_file_that_ends_before_its_video_is_cut_off() {
         assert_eq!(probe(&json!([video()]), &[]).unwrap_err(), ProbeError::CutOff);
-        assert_eq!(probe(&json!([video()]), &["6.0,6.0,0.04"]).unwrap_err(), ProbeError::CutOff);
+        assert_eq!(
+            probe(&json!([video()]), &["6.0,6.0,0.04"]).unwrap_err(),
+            ProbeError::CutOff
+        );
         assert!(probe(&json!([video()]), &["9.2,9.2,0.04"]).is_ok());
     }
 
@@ -386,7 +423,10 @@ mod tests {
         let mut stream = video();
         stream["side_data_list"] = json!([{"side_data_type": "Display Matrix", "rotation": -90}]);
         let info = probe(&json!([stream]), WHOLE).unwrap().info;
-        assert_eq!((info.video.width_px, info.video.height_px, info.video.rotation_degrees), (1_080, 1_920, 90));
+        assert_eq!(
+            (info.video.width_px, info.video.height_px, info.video.rotation_degrees),
+            (1_080, 1_920, 90)
+        );
     }
 
     #[test]
@@ -400,18 +440,33 @@ mod tests {
         };
         let probe = probe(&json!([video(), sound(1, 0), sound(2, 1)]), WHOLE).unwrap();
         assert_eq!(probe.audio_index, Some(2));
-        assert_eq!(probe.timeline.frames, 263, "the grid begins with the sound, half a second before the picture");
+        assert_eq!(
+            probe.timeline.frames, 263,
+            "the grid begins with the sound, half a second before the picture"
+        );
     }
 
     #[test]
     fn limits_have_their_own_errors() {
         let mut huge = video();
         huge["width"] = json!(65_000);
-        assert_eq!(probe(&json!([huge]), WHOLE).unwrap_err().code(), FailureCode::LimitPixels);
+        assert_eq!(
+            probe(&json!([huge]), WHOLE).unwrap_err().code(),
+            FailureCode::LimitPixels
+        );
         let many: Vec<_> = (0..=MAX_STREAMS).map(|_| video()).collect();
-        assert_eq!(probe(&json!(many), WHOLE).unwrap_err().code(), FailureCode::LimitStreams);
-        assert_eq!(probe(&json!([video()]), &["100000,100000,"]).unwrap_err().code(), FailureCode::LimitDuration);
-        assert_eq!(Report::parse(b"not json").unwrap_err().code(), FailureCode::SourceCorrupt);
+        assert_eq!(
+            probe(&json!(many), WHOLE).unwrap_err().code(),
+            FailureCode::LimitStreams
+        );
+        assert_eq!(
+            probe(&json!([video()]), &["100000,100000,"]).unwrap_err().code(),
+            FailureCode::LimitDuration
+        );
+        assert_eq!(
+            Report::parse(b"not json").unwrap_err().code(),
+            FailureCode::SourceCorrupt
+        );
     }
 
     proptest! {

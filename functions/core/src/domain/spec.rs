@@ -262,7 +262,10 @@ pub struct FieldError {
 impl FieldError {
     /// An error at a pointer.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
+        Self {
+            pointer: pointer.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -306,23 +309,44 @@ impl CreateJob {
         let filename = errors.required(pointer, filename);
         errors.text(pointer, Some(&filename), 1, MAX_FILENAME_CHARS);
         errors.text("/title", self.title.as_ref(), 0, MAX_TITLE_CHARS);
-        if self.description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS) {
-            errors.push("/description", format!("must have at most {MAX_DESCRIPTION_CHARS} characters"));
+        if self
+            .description
+            .as_ref()
+            .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS)
+        {
+            errors.push(
+                "/description",
+                format!("must have at most {MAX_DESCRIPTION_CHARS} characters"),
+            );
         }
         let size_bytes = errors.required("/size_bytes", self.size_bytes);
         if self.size_bytes == Some(0) {
             errors.push("/size_bytes", "must be at least 1: the source is empty");
         }
-        let metadata_bytes = self.metadata.as_ref().map_or(0, |map| Value::Object(map.clone()).to_string().len());
+        let metadata_bytes = self
+            .metadata
+            .as_ref()
+            .map_or(0, |map| Value::Object(map.clone()).to_string().len());
         if metadata_bytes > MAX_METADATA_BYTES {
-            errors.push("/metadata", format!("must have at most {MAX_METADATA_BYTES} bytes as JSON"));
+            errors.push(
+                "/metadata",
+                format!("must have at most {MAX_METADATA_BYTES} bytes as JSON"),
+            );
         }
-        if let Some(seconds) = self.duration_seconds {
-            if !(seconds > 0.0 && seconds <= MAX_DURATION_SECONDS) {
-                errors.push("/duration_seconds", format!("must be above 0 and at most {MAX_DURATION_SECONDS}"));
-            }
+        if let Some(seconds) = self.duration_seconds
+            && !(seconds > 0.0 && seconds <= MAX_DURATION_SECONDS)
+        {
+            errors.push(
+                "/duration_seconds",
+                format!("must be above 0 and at most {MAX_DURATION_SECONDS}"),
+            );
         }
-        let priority = errors.word("/priority", self.priority.as_deref(), Priority::parse, Priority::expected);
+        let priority = errors.word(
+            "/priority",
+            self.priority.as_deref(),
+            Priority::parse,
+            Priority::expected,
+        );
         let outputs = errors.outputs(self.outputs, self.target_format);
         let thumbnails = errors.thumbnails(self.thumbnails.as_ref());
         let compression = errors.compression(self.compression.as_ref());
@@ -335,7 +359,9 @@ impl CreateJob {
             return Err(SpecError::Invalid(errors.0));
         }
         if size_bytes > max_source_bytes {
-            return Err(SpecError::SourceTooLarge { limit_bytes: max_source_bytes });
+            return Err(SpecError::SourceTooLarge {
+                limit_bytes: max_source_bytes,
+            });
         }
         let content_type = content_type.unwrap_or_else(|| UNDECLARED_CONTENT_TYPE.to_owned());
         if !content_type.starts_with("video/") && content_type != UNDECLARED_CONTENT_TYPE {
@@ -350,7 +376,11 @@ impl CreateJob {
             description: self.description,
             metadata: self.metadata,
             duration_seconds: self.duration_seconds,
-            spec: Spec { outputs, thumbnails, compression },
+            spec: Spec {
+                outputs,
+                thumbnails,
+                compression,
+            },
         })
     }
 }
@@ -358,9 +388,15 @@ impl CreateJob {
 /// A media type without parameters: two tokens of RFC 9110.
 fn is_media_type(text: &str) -> bool {
     let token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
     };
-    text.len() <= 127 && text.split_once('/').is_some_and(|(main, sub)| token(main) && token(sub))
+    text.len() <= 127
+        && text
+            .split_once('/')
+            .is_some_and(|(main, sub)| token(main) && token(sub))
 }
 
 #[derive(Default)]
@@ -421,16 +457,20 @@ impl Errors {
             (Some(outputs), _) => {
                 for (index, output) in outputs.into_iter().enumerate() {
                     let pointer = format!("/outputs/{index}");
-                    let format =
-                        self.word(&format!("{pointer}/format"), Some(&output.format), Format::parse, Format::expected);
+                    let format = self.word(
+                        &format!("{pointer}/format"),
+                        Some(&output.format),
+                        Format::parse,
+                        Format::expected,
+                    );
                     let single = output.quality.map(|quality| (format!("{pointer}/quality"), quality));
                     let several = output.qualities.unwrap_or_default().into_iter().enumerate();
                     let named: Vec<_> = several
                         .map(|(n, quality)| (format!("{pointer}/qualities/{n}"), quality))
                         .chain(single)
                         .collect();
-                    if named.is_empty() {
-                        format.into_iter().for_each(|format| add(OutputSpec { format, quality: None }));
+                    if let (true, Some(format)) = (named.is_empty(), format) {
+                        add(OutputSpec { format, quality: None });
                     }
                     for (pointer, quality) in named {
                         let quality = self.word(&pointer, Some(&quality), Quality::parse, Quality::expected);
@@ -442,9 +482,14 @@ impl Errors {
             }
             (None, Some(format)) => {
                 let format = self.word("/target_format", Some(&format), Format::parse, Format::expected);
-                format.into_iter().for_each(|format| add(OutputSpec { format, quality: None }));
+                if let Some(format) = format {
+                    add(OutputSpec { format, quality: None });
+                }
             }
-            (None, None) => add(OutputSpec { format: Format::Mp4, quality: None }),
+            (None, None) => add(OutputSpec {
+                format: Format::Mp4,
+                quality: None,
+            }),
         }
         if specs.len() > MAX_OUTPUTS {
             self.push("/outputs", format!("must ask for at most {MAX_OUTPUTS} renditions"));
@@ -457,17 +502,36 @@ impl Errors {
     fn thumbnails(&mut self, request: Option<&ThumbnailRequest>) -> ThumbnailSpec {
         let count = request.and_then(|request| request.count);
         self.range("/thumbnails/count", count, 0, MAX_THUMBNAILS);
-        ThumbnailSpec { count: count.unwrap_or(DEFAULT_THUMBNAILS) }
+        ThumbnailSpec {
+            count: count.unwrap_or(DEFAULT_THUMBNAILS),
+        }
     }
 
     fn compression(&mut self, request: Option<&CompressionRequest>) -> Compression {
-        let Some(request) = request else { return Compression::default() };
+        let Some(request) = request else {
+            return Compression::default();
+        };
         self.range("/compression/crf", request.crf, 1, 51);
-        self.range("/compression/max_bitrate_bps", request.max_bitrate_bps, 50_000, 100_000_000);
-        self.range("/compression/audio_bitrate_bps", request.audio_bitrate_bps, 32_000, 512_000);
+        self.range(
+            "/compression/max_bitrate_bps",
+            request.max_bitrate_bps,
+            50_000,
+            100_000_000,
+        );
+        self.range(
+            "/compression/audio_bitrate_bps",
+            request.audio_bitrate_bps,
+            32_000,
+            512_000,
+        );
         Compression {
             crf: request.crf,
-            preset: self.word("/compression/preset", request.preset.as_deref(), Preset::parse, Preset::expected),
+            preset: self.word(
+                "/compression/preset",
+                request.preset.as_deref(),
+                Preset::parse,
+                Preset::expected,
+            ),
             max_bitrate_bps: request.max_bitrate_bps,
             audio_bitrate_bps: request.audio_bitrate_bps,
         }
@@ -496,7 +560,13 @@ mod tests {
     #[test]
     fn a_bare_request_gets_the_defaults() {
         let job = validate(json!({"filename": "a.mp4", "size_bytes": 10})).unwrap();
-        assert_eq!(job.spec.outputs, [OutputSpec { format: Format::Mp4, quality: None }]);
+        assert_eq!(
+            job.spec.outputs,
+            [OutputSpec {
+                format: Format::Mp4,
+                quality: None
+            }]
+        );
         assert_eq!(job.spec.thumbnails.count, 3);
         assert_eq!(job.priority, Priority::Low);
         assert_eq!(job.content_type, UNDECLARED_CONTENT_TYPE);
@@ -521,10 +591,12 @@ mod tests {
     fn every_bad_field_is_named() {
         assert_eq!(pointers(json!({})), ["/filename", "/size_bytes"]);
         assert_eq!(
-            pointers(json!({"filename": "a\r\nb", "size_bytes": 0, "priority": "urgent", "content_type": "video",
+            pointers(
+                json!({"filename": "a\r\nb", "size_bytes": 0, "priority": "urgent", "content_type": "video",
                 "duration_seconds": -1, "outputs": [{"format": "exe"}, {"format": "mp4", "quality": "9p"}],
                 "thumbnails": {"count": 10_000},
-                "compression": {"crf": 99, "preset": "x;rm", "max_bitrate_bps": 1, "audio_bitrate_bps": 1}})),
+                "compression": {"crf": 99, "preset": "x;rm", "max_bitrate_bps": 1, "audio_bitrate_bps": 1}})
+            ),
             [
                 "/filename",
                 "/size_bytes",
@@ -540,7 +612,10 @@ mod tests {
                 "/content_type"
             ]
         );
-        assert_eq!(pointers(json!({"filename": "a", "size_bytes": 1, "outputs": []})), ["/outputs"]);
+        assert_eq!(
+            pointers(json!({"filename": "a", "size_bytes": 1, "outputs": []})),
+            ["/outputs"]
+        );
         assert_eq!(
             pointers(json!({"filename": "a", "size_bytes": 1, "metadata": {"k": "v".repeat(1_100)}})),
             ["/metadata"]
@@ -550,7 +625,10 @@ mod tests {
     #[test]
     fn size_and_type_are_refused_with_their_own_codes() {
         let code = |body| validate(body).unwrap_err().code();
-        assert_eq!(code(json!({"filename": "a", "size_bytes": LIMIT + 1})), "source_too_large");
+        assert_eq!(
+            code(json!({"filename": "a", "size_bytes": LIMIT + 1})),
+            "source_too_large"
+        );
         assert_eq!(
             code(json!({"filename": "a", "size_bytes": 1, "content_type": "application/x-sh"})),
             "unsupported_source_type"

@@ -23,14 +23,23 @@ const STANDARD: &[FrameRate] = &[
     FrameRate { num: 12, den: 1 },
     FrameRate { num: 15, den: 1 },
     FrameRate { num: 20, den: 1 },
-    FrameRate { num: 24_000, den: 1_001 },
+    FrameRate {
+        num: 24_000,
+        den: 1_001,
+    },
     FrameRate { num: 24, den: 1 },
     FrameRate { num: 25, den: 1 },
-    FrameRate { num: 30_000, den: 1_001 },
+    FrameRate {
+        num: 30_000,
+        den: 1_001,
+    },
     FrameRate { num: 30, den: 1 },
     FrameRate { num: 48, den: 1 },
     FrameRate { num: 50, den: 1 },
-    FrameRate { num: 60_000, den: 1_001 },
+    FrameRate {
+        num: 60_000,
+        den: 1_001,
+    },
     FrameRate { num: 60, den: 1 },
     FrameRate { num: 90, den: 1 },
     FrameRate { num: 100, den: 1 },
@@ -134,9 +143,18 @@ impl Timeline {
     pub fn new(rate: FrameRate, earliest_start_us: i64, video_start_us: i64, video_end_us: i64) -> Self {
         let lead_us = (video_start_us - earliest_start_us).max(0);
         let nearest = rate.frames_in(lead_us);
-        let lead_frames = if rate.duration_us(nearest) < lead_us { nearest + 1 } else { nearest };
+        let lead_frames = if rate.duration_us(nearest) < lead_us {
+            nearest + 1
+        } else {
+            nearest
+        };
         let frames = (lead_frames + rate.frames_in(video_end_us - video_start_us)).max(1);
-        Self { video_start_us, lead_frames, rate, frames }
+        Self {
+            video_start_us,
+            lead_frames,
+            rate,
+            frames,
+        }
     }
 
     /// The origin in the source's time, in seconds, as an exact expression of ffmpeg's expression language.
@@ -190,12 +208,18 @@ mod tests {
         for text in ["30000/1001", "25/1", "24000/1001", "60/1", "25/2"] {
             assert_eq!(FrameRate::choose(Some(rate(text)), Some(rate(text))), rate(text));
         }
-        assert_eq!(FrameRate::choose(Some(rate("25/1")), Some(rate("2997/120"))), rate("25/1"));
+        assert_eq!(
+            FrameRate::choose(Some(rate("25/1")), Some(rate("2997/120"))),
+            rate("25/1")
+        );
     }
 
     #[test]
     fn variable_and_implausible_rates_fall_on_a_standard_one() {
-        assert_eq!(FrameRate::choose(Some(rate("1000/1")), Some(rate("2981/100"))), rate("30000/1001"));
+        assert_eq!(
+            FrameRate::choose(Some(rate("1000/1")), Some(rate("2981/100"))),
+            rate("30000/1001")
+        );
         assert_eq!(FrameRate::choose(Some(rate("60/1")), Some(rate("26/1"))), rate("25/1"));
         assert_eq!(FrameRate::choose(Some(rate("90000/1")), None), FALLBACK);
         assert_eq!(FrameRate::choose(None, FrameRate::parse("0/0")), FALLBACK);

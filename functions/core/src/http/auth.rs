@@ -60,7 +60,10 @@ impl Authenticator {
     /// Checks against this table, with the key in this secret.
     #[must_use]
     pub fn new(config: &SdkConfig, secret_id: String, accounts: AccountsTable) -> Self {
-        Self { secret: Secret::new(config, secret_id), accounts }
+        Self {
+            secret: Secret::new(config, secret_id),
+            accounts,
+        }
     }
 
     /// Makes the access token of a session.
@@ -100,8 +103,11 @@ fn unauthenticated() -> ApiError {
 
 /// The name of a key: tells two live keys apart without telling anything about them.
 fn key_id(key: &SecretText) -> String {
-    let digest = Sha256::new().chain_update(b"reelay key id").chain_update(key.expose()).finalize();
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::new()
+        .chain_update(b"reelay key id")
+        .chain_update(key.expose())
+        .finalize();
+    hex::encode(&digest[..8])
 }
 
 fn sign(claims: &Claims, key: &SecretText) -> Result<String, ApiError> {
@@ -127,7 +133,9 @@ fn verify(token: &str, key: &SecretText) -> Option<Claims> {
     validation.set_issuer(&[ISSUER]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     let key = DecodingKey::from_secret(key.expose().as_bytes());
-    jsonwebtoken::decode::<Claims>(token, &key, &validation).ok().map(|data| data.claims)
+    jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        .ok()
+        .map(|data| data.claims)
 }
 
 /// The signed-in account. As a handler's argument it refuses everybody else.
@@ -147,7 +155,11 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let token = match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(unauthenticated()),
@@ -199,7 +211,10 @@ mod tests {
         };
         let (head, rest) = good.split_once('.').unwrap();
         // {"alg":"none","typ":"at+jwt"}
-        let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.", rest.split_once('.').unwrap().0);
+        let unsigned = format!(
+            "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.",
+            rest.split_once('.').unwrap().0
+        );
         for (bad, why) in [
             (sign(&claims(), &key("other")).unwrap(), "another key"),
             (sign(&expired, &key("secret")).unwrap(), "expired"),
@@ -215,6 +230,9 @@ mod tests {
         ] {
             assert!(verify(&bad, &key("secret")).is_none(), "{why}");
         }
-        assert!(verify(&sign(&claims(), &key("")).unwrap(), &key("")).is_none(), "an empty key");
+        assert!(
+            verify(&sign(&claims(), &key("")).unwrap(), &key("")).is_none(),
+            "an empty key"
+        );
     }
 }

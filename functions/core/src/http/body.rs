@@ -24,7 +24,10 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let declared = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+        let declared = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or_default());
         let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
             return Err(ApiError::new(Code::UnsupportedMediaType));
@@ -51,7 +54,11 @@ fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
             })
             .collect();
         let inner = error.inner();
-        let message = if inner.is_data() { "has the wrong type" } else { "is not valid JSON" };
+        let message = if inner.is_data() {
+            "has the wrong type"
+        } else {
+            "is not valid JSON"
+        };
         ApiError::malformed(pointer, message)
     })?;
     json.end().map_err(|_| ApiError::malformed("", "is not valid JSON"))?;
@@ -65,13 +72,22 @@ mod tests {
     use super::*;
 
     fn code_of(body: &str) -> Option<Code> {
-        parse::<HashMap<String, Vec<u32>>>(&Bytes::copy_from_slice(body.as_bytes())).err().map(|error| error.code())
+        parse::<HashMap<String, Vec<u32>>>(&Bytes::copy_from_slice(body.as_bytes()))
+            .err()
+            .map(|error| error.code())
     }
 
     #[test]
     fn only_whole_and_fitting_json_is_read() {
         assert_eq!(code_of(r#"{"a":[1,2]}"#), None);
-        for bad in ["", "{", r#"{"a":"x"}"#, r#"{"a":[1]} tail"#, &"[".repeat(10_000), "\u{0}"] {
+        for bad in [
+            "",
+            "{",
+            r#"{"a":"x"}"#,
+            r#"{"a":[1]} tail"#,
+            &"[".repeat(10_000),
+            "\u{0}",
+        ] {
             assert_eq!(code_of(bad), Some(Code::InvalidRequest), "{bad:.20}");
         }
     }

@@ -106,7 +106,11 @@ impl ApiError {
     /// An error that its code says all about.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self { code, detail: None, errors: Vec::new() }
+        Self {
+            code,
+            detail: None,
+            errors: Vec::new(),
+        }
     }
 
     /// Adds a sentence for the person at the client; it must hold nothing internal.
@@ -119,13 +123,21 @@ impl ApiError {
     /// Fields that are not valid.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
-        Self { code: Code::ValidationFailed, detail: None, errors }
+        Self {
+            code: Code::ValidationFailed,
+            detail: None,
+            errors,
+        }
     }
 
     /// One field of a body that could not be read.
     #[must_use]
     pub fn malformed(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: Code::InvalidRequest, detail: None, errors: vec![FieldError::new(pointer, message)] }
+        Self {
+            code: Code::InvalidRequest,
+            detail: None,
+            errors: vec![FieldError::new(pointer, message)],
+        }
     }
 
     /// The code.
@@ -159,7 +171,11 @@ impl IntoResponse for ApiError {
 impl From<AwsError> for ApiError {
     fn from(error: AwsError) -> Self {
         tracing::error!(error = %error, code = error.code(), "a call to a service failed");
-        Self::new(if error.is_retryable() { Code::ServiceUnavailable } else { Code::InternalError })
+        Self::new(if error.is_retryable() {
+            Code::ServiceUnavailable
+        } else {
+            Code::InternalError
+        })
     }
 }
 
@@ -185,7 +201,10 @@ mod tests {
         let names: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
-            assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
+            assert!(
+                code.status().is_client_error() || code.status().is_server_error(),
+                "{code:?}"
+            );
             let problem = serde_json::to_value(ApiError::new(*code).problem("id")).unwrap();
             assert_eq!(problem["status"], code.status().as_u16());
             assert_eq!(problem["request_id"], "id");

@@ -20,27 +20,24 @@ use lambda_http::{RequestExt as _, request::RequestContext};
 use tower::Layer as _;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use super::{
-    ApiError, Code,
-    error::RETRY_AFTER_SECONDS,
-};
+use super::{ApiError, Code, error::RETRY_AFTER_SECONDS};
 
 /// The bases under which every route answers.
 const BASES: [&str; 2] = ["/api/v1", "/api"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Serves a function's routes, given relative to the base, until Lambda ends the process.
-pub async fn serve(routes: Router) -> Result<(), lambda_http::Error> {
-    let mut router = Router::new();
+/// Serves a function's own routes, given relative to the base, until Lambda ends the process.
+pub async fn serve(own: Router) -> Result<(), lambda_http::Error> {
+    let mut based = Router::new();
     for base in BASES {
-        router = router.nest(base, routes.clone());
+        based = based.nest(base, own.clone());
     }
-    let router = router
+    let app = based
         .fallback(|| async { ApiError::new(Code::NotFound) })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
         .layer(middleware::from_fn(finish));
     // Outside of the router, since it changes the path that is routed by.
-    lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(router)).await
+    lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(app)).await
 }
 
 /// The last step of every request.
@@ -52,7 +49,10 @@ async fn finish(request: Request, next: Next) -> Response {
     }
     .unwrap_or_default();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
 
     let response = next.run(request).await;
     let response = decorate(response, &request_id);
@@ -84,7 +84,11 @@ fn decorate(mut response: Response, request_id: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    set(&mut response, STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+    set(
+        &mut response,
+        STRICT_TRANSPORT_SECURITY,
+        "max-age=31536000; includeSubDomains",
+    );
     set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(&mut response, CACHE_CONTROL, "no-store");
     response

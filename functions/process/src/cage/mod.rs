@@ -107,7 +107,10 @@ pub(crate) async fn run(
             let mut line = Vec::new();
             loop {
                 line.clear();
-                let read = (&mut stdout).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line).await?;
+                let read = (&mut stdout)
+                    .take(MAX_LINE_BYTES as u64)
+                    .read_until(b'\n', &mut line)
+                    .await?;
                 if read == 0 {
                     return io::Result::Ok(());
                 }

@@ -1,5 +1,8 @@
 //! Starting, limiting, killing and reaping a child. The one module with `unsafe`.
-#![expect(unsafe_code, reason = "limits are set between fork and exec, and only wait4 tells what a child used")]
+#![expect(
+    unsafe_code,
+    reason = "limits are set between fork and exec, and only wait4 tells what a child used"
+)]
 
 use std::{
     io,
@@ -73,7 +76,10 @@ pub(super) fn spawn(tool: &Path, args: &[String], scratch: &Path, limits: &Limit
         .process_group(0);
     let prepare = move || -> io::Result<()> {
         for (resource, maximum) in limits {
-            let limit = Rlimit { current: Some(maximum), maximum: Some(maximum) };
+            let limit = Rlimit {
+                current: Some(maximum),
+                maximum: Some(maximum),
+            };
             rustix::process::setrlimit(resource, limit)?;
         }
         // Files that a library left open over exec. Kernels before 5.11 do not know the flag; there, the standard
@@ -91,7 +97,11 @@ pub(super) fn spawn(tool: &Path, args: &[String], scratch: &Path, limits: &Limit
     let pid = Pid::from_child(&child);
     let group = Group { pid, reaped: false };
     match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), Some(stderr)) => Ok(Child { group, stdout: stdout.into(), stderr: stderr.into() }),
+        (Some(stdout), Some(stderr)) => Ok(Child {
+            group,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        }),
         _ => Err(io::Error::other("the child has no pipes")),
     }
 }
@@ -104,7 +114,9 @@ impl Group {
     /// Waits for the child and reaps it.
     pub(super) async fn wait(&mut self) -> io::Result<Ended> {
         let pid = self.pid;
-        let ended = tokio::task::spawn_blocking(move || reap(pid)).await.map_err(io::Error::other)??;
+        let ended = tokio::task::spawn_blocking(move || reap(pid))
+            .await
+            .map_err(io::Error::other)??;
         self.reaped = true;
         Ok(ended)
     }
@@ -138,7 +150,9 @@ fn reap(pid: Pid) -> io::Result<Ended> {
     }
     let status = ExitStatus::from_raw(status);
     Ok(Ended {
-        end: status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Exit),
+        end: status
+            .code()
+            .map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Exit),
         cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
         // Linux counts in KiB (getrusage(2)).
         peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1_024,

@@ -23,9 +23,16 @@ async fn script(script: &str, limits: Limits) -> (Result<Usage, CageError>, Vec<
     let folder = tempfile::tempdir().unwrap();
     let tools = tools(folder.path(), script);
     let mut lines = Vec::new();
-    let result = run(&tools, Tool::Ffmpeg, &["-version".into()], folder.path(), &limits, |line| {
-        lines.push(line.to_owned());
-    })
+    let result = run(
+        &tools,
+        Tool::Ffmpeg,
+        &["-version".into()],
+        folder.path(),
+        &limits,
+        |line| {
+            lines.push(line.to_owned());
+        },
+    )
     .await;
     (result, lines)
 }
@@ -33,7 +40,8 @@ async fn script(script: &str, limits: Limits) -> (Result<Usage, CageError>, Vec<
 fn is_running(pid: &str) -> bool {
     // A killed orphan may stay a zombie for a moment; what counts is that it no longer runs.
     let stat = fs::read_to_string(PathBuf::from("/proc").join(pid).join("stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 async fn wait_until_gone(pid: &str) {
@@ -50,9 +58,16 @@ async fn wait_until_gone(pid: &str) {
 async fn the_environment_is_ours_and_only_ours() {
     let (result, lines) = script("env | sort", LIMITS).await;
     result.unwrap();
-    let names: Vec<_> = lines.iter().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    let names: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .collect();
     // A shell adds PWD, SHLVL and _ by itself.
-    let ours: Vec<_> = names.into_iter().filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name)).collect();
+    let ours: Vec<_> = names
+        .into_iter()
+        .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
+        .collect();
     assert_eq!(ours, ["HOME", "LANG", "PATH"]);
 }
 
@@ -83,18 +98,30 @@ async fn a_file_over_its_limit_ends_the_child() {
 
 #[tokio::test]
 async fn cpu_time_is_limited_and_counted() {
-    let limits = Limits { cpu: Duration::from_secs(1), ..LIMITS };
+    let limits = Limits {
+        cpu: Duration::from_secs(1),
+        ..LIMITS
+    };
     let (result, _) = script("while :; do :; done", limits).await;
     // The soft and the hard limit are one, so the kernel may send either signal.
-    assert!(matches!(result, Err(CageError::Signal(libc::SIGXCPU | libc::SIGKILL))), "{result:?}");
+    assert!(
+        matches!(result, Err(CageError::Signal(libc::SIGXCPU | libc::SIGKILL))),
+        "{result:?}"
+    );
     let (usage, _) = script("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done", LIMITS).await;
     let usage = usage.unwrap();
-    assert!(usage.cpu_seconds > 0.01 && usage.peak_cpu_percent > 1.0 && usage.peak_memory_bytes > 100_000, "{usage:?}");
+    assert!(
+        usage.cpu_seconds > 0.01 && usage.peak_cpu_percent > 1.0 && usage.peak_memory_bytes > 100_000,
+        "{usage:?}"
+    );
 }
 
 #[tokio::test]
 async fn the_clock_ends_the_child_and_what_it_started() {
-    let limits = Limits { wall: Duration::from_millis(300), ..LIMITS };
+    let limits = Limits {
+        wall: Duration::from_millis(300),
+        ..LIMITS
+    };
     let (result, lines) = script("sleep 60 & echo $!; echo $$; trap '' TERM; wait", limits).await;
     assert!(matches!(result, Err(CageError::Wall)));
     assert_eq!(lines.len(), 2);

@@ -51,7 +51,10 @@ impl FromStr for Tools {
             let mut candidates = folders.map(|folder| Path::new(folder).join(tool.name()));
             candidates.find(|path| path.is_file()).ok_or(ToolMissing(tool.name()))
         };
-        Ok(Self { ffmpeg: find(Tool::Ffmpeg)?, ffprobe: find(Tool::Ffprobe)? })
+        Ok(Self {
+            ffmpeg: find(Tool::Ffmpeg)?,
+            ffprobe: find(Tool::Ffprobe)?,
+        })
     }
 }
 
@@ -66,7 +69,9 @@ impl Tools {
 
 /// The arguments that open a file of ours as the input, under the allow-lists and the bounds of a hostile source.
 pub(crate) fn input(path: &Path) -> Vec<String> {
-    let mut args: Vec<String> = ["-protocol_whitelist", PROTOCOLS, "-format_whitelist", DEMUXERS].map(Into::into).into();
+    let mut args: Vec<String> = ["-protocol_whitelist", PROTOCOLS, "-format_whitelist", DEMUXERS]
+        .map(Into::into)
+        .into();
     args.extend(["-max_streams".into(), MAX_STREAMS.to_string()]);
     args.extend(["-max_pixels".into(), MAX_PIXELS.to_string()]);
     args.extend(["-i".into(), format!("file:{}", path.display())]);
@@ -87,6 +92,12 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named() {
-        assert!("relative:/nonexistent".parse::<Tools>().unwrap_err().to_string().contains("ffmpeg"));
+        assert!(
+            "relative:/nonexistent"
+                .parse::<Tools>()
+                .unwrap_err()
+                .to_string()
+                .contains("ffmpeg")
+        );
     }
 }

@@ -34,11 +34,17 @@ pub(super) struct Sampler {
 
 impl Sampler {
     pub(super) fn new(pid: Pid) -> Self {
-        Self { pid, last: None, peak_percent: 0.0 }
+        Self {
+            pid,
+            last: None,
+            peak_percent: 0.0,
+        }
     }
 
     pub(super) fn sample(&mut self) {
-        let Some(cpu_seconds) = cpu_seconds(self.pid) else { return };
+        let Some(cpu_seconds) = cpu_seconds(self.pid) else {
+            return;
+        };
         let now = Instant::now();
         if let Some((then, before)) = self.last {
             let percent = 100.0 * (cpu_seconds - before) / now.duration_since(then).as_secs_f64().max(0.001);
@@ -49,7 +55,8 @@ impl Sampler {
 
     /// The highest sample; for a child that ended before the second one, its average.
     pub(super) fn peak_percent(&self, total_cpu_seconds: f64, wall: Duration) -> f64 {
-        self.peak_percent.max(100.0 * total_cpu_seconds / wall.as_secs_f64().max(0.001))
+        self.peak_percent
+            .max(100.0 * total_cpu_seconds / wall.as_secs_f64().max(0.001))
     }
 }
 
@@ -75,8 +82,23 @@ mod tests {
 
     #[test]
     fn usage_adds_time_and_keeps_peaks() {
-        let mut total = Usage { cpu_seconds: 1.0, peak_memory_bytes: 10, peak_cpu_percent: 150.0 };
-        total.then(Usage { cpu_seconds: 2.0, peak_memory_bytes: 5, peak_cpu_percent: 190.0 });
-        assert_eq!(total, Usage { cpu_seconds: 3.0, peak_memory_bytes: 10, peak_cpu_percent: 190.0 });
+        let mut total = Usage {
+            cpu_seconds: 1.0,
+            peak_memory_bytes: 10,
+            peak_cpu_percent: 150.0,
+        };
+        total.then(Usage {
+            cpu_seconds: 2.0,
+            peak_memory_bytes: 5,
+            peak_cpu_percent: 190.0,
+        });
+        assert_eq!(
+            total,
+            Usage {
+                cpu_seconds: 3.0,
+                peak_memory_bytes: 10,
+                peak_cpu_percent: 190.0
+            }
+        );
     }
 }

@@ -6,6 +6,7 @@
 use reelay_core::domain::{
     failure::Stage,
     geometry::{self, Size},
+    job::Phase,
     probe::Probe,
     spec::{Compression, OutputSpec, Preset, Spec},
 };
@@ -16,7 +17,6 @@ use crate::{
     error::TaskError,
     scratch::Scratch,
 };
-use reelay_core::domain::job::Phase;
 
 /// x264's quality for a rendition that no option sets.
 const DEFAULT_CRF: u32 = 23;
@@ -51,9 +51,16 @@ impl Plan {
         let display = probe.info.video.size();
         let renditions = spec.outputs.iter().map(|output| {
             let size = geometry::rendition_size(display, output.quality);
-            let max_bitrate_bps =
-                spec.compression.max_bitrate_bps.unwrap_or_else(|| geometry::default_max_bitrate_bps(size));
-            Rendition { spec: *output, size, file: format!("{}.{}", output.id(), output.format.as_str()), max_bitrate_bps }
+            let max_bitrate_bps = spec
+                .compression
+                .max_bitrate_bps
+                .unwrap_or_else(|| geometry::default_max_bitrate_bps(size));
+            Rendition {
+                spec: *output,
+                size,
+                file: format!("{}.{}", output.id(), output.format.as_str()),
+                max_bitrate_bps,
+            }
         });
         Self {
             renditions: renditions.collect(),
@@ -71,8 +78,10 @@ impl Plan {
 
     /// The arguments that make it all, from `source` into the working directory.
     fn args(&self, input: Vec<String>) -> Vec<String> {
-        let mut args: Vec<String> =
-            "-nostdin -hide_banner -v error -y -progress pipe:1 -stats_period 0.5 -copyts".split(' ').map(Into::into).collect();
+        let mut args: Vec<String> = "-nostdin -hide_banner -v error -y -progress pipe:1 -stats_period 0.5 -copyts"
+            .split(' ')
+            .map(Into::into)
+            .collect();
         args.extend(input);
         args.extend(["-filter_complex".into(), self.graph()]);
         for n in 0..self.renditions.len() {
@@ -86,58 +95,76 @@ impl Plan {
         args
     }
 
+    /// The filter graph. Commas inside of an expression are quoted; the whole is one argument, so no shell sees it.
     fn graph(&self) -> String {
         let timeline = &self.probe.timeline;
         let origin = timeline.origin_expression();
-        let with_thumbnails = !self.thumbnail_frames.is_empty();
-        let branches = self.renditions.len() + usize::from(with_thumbnails);
+        let renditions = self.renditions.len();
+        let thumbnails = !self.thumbnail_frames.is_empty();
+        let branches = renditions + usize::from(thumbnails);
 
-        let mut graph = format!(
+        let grid = format!(
             "[0:{}]setpts=PTS-{origin}/TB,fps={}:start_time=0,tpad=stop_mode=clone:stop=-1,\
              trim=start_pts=0:end_pts={},split={branches}",
             self.probe.video_index, timeline.rate, timeline.frames
         );
-        (0..self.renditions.len()).for_each(|n| graph.push_str(&format!("[s{n}]")));
-        if with_thumbnails {
-            let chosen: Vec<_> = self.thumbnail_frames.iter().map(|frame| format!("eq(n,{frame})")).collect();
+        let mut chains = vec![grid + &pads("s", renditions) + if thumbnails { "[st]" } else { "" }];
+        if thumbnails {
+            let chosen: Vec<_> = self
+                .thumbnail_frames
+                .iter()
+                .map(|frame| format!("eq(n,{frame})"))
+                .collect();
             let Size { width_px, height_px } = self.thumbnail_size;
-            // Commas inside of an expression are quoted; the whole graph is one argument, so no shell sees it.
-            graph.push_str(&format!(
-                "[st];[st]select='{}',scale={width_px}:{height_px}:flags=bicubic:out_range=full,setsar=1,\
-                 format=yuvj420p[vt]",
+            chains.push(format!(
+                "[st]select='{}',scale={width_px}:{height_px}:flags=bicubic:out_range=full,setsar=1,format=yuvj420p[vt]",
                 chosen.join("+")
             ));
         }
         for (n, rendition) in self.renditions.iter().enumerate() {
             let Size { width_px, height_px } = rendition.size;
-            graph.push_str(&format!(";[s{n}]scale={width_px}:{height_px}:flags=bicubic,setsar=1,format=yuv420p[v{n}]"));
+            chains.push(format!(
+                "[s{n}]scale={width_px}:{height_px}:flags=bicubic,setsar=1,format=yuv420p[v{n}]"
+            ));
         }
         if let (Some(index), Some(audio)) = (self.probe.audio_index, &self.probe.info.audio) {
             let rate_hz = output_sample_rate_hz(audio.sample_rate_hz);
-            graph.push_str(&format!(
-                ";[0:{index}]asetpts=PTS-{origin}/TB,aresample={rate_hz}:async=1:first_pts=0,\
-                 aformat=channel_layouts=mono|stereo,asplit={}",
-                self.renditions.len()
-            ));
-            (0..self.renditions.len()).for_each(|n| graph.push_str(&format!("[a{n}]")));
+            let sound = format!(
+                "[0:{index}]asetpts=PTS-{origin}/TB,aresample={rate_hz}:async=1:first_pts=0,\
+                 aformat=channel_layouts=mono|stereo,asplit={renditions}"
+            );
+            chains.push(sound + &pads("a", renditions));
         }
-        graph
+        chains.join(";")
     }
 
     fn rendition_args(&self, n: usize) -> Vec<String> {
-        let Some(rendition) = self.renditions.get(n) else { return Vec::new() };
+        let Some(rendition) = self.renditions.get(n) else {
+            return Vec::new();
+        };
         let compression = &self.compression;
         let gop = self.probe.timeline.gop_frames().to_string();
         let bitrate = rendition.max_bitrate_bps;
         let mut args: Vec<String> = vec!["-map".into(), format!("[v{n}]")];
         if self.probe.audio_index.is_some() {
-            args.extend(["-map".into(), format!("[a{n}]"), "-c:a".into(), "aac".into(), "-b:a".into()]);
+            args.extend([
+                "-map".into(),
+                format!("[a{n}]"),
+                "-c:a".into(),
+                "aac".into(),
+                "-b:a".into(),
+            ]);
             args.push(compression.audio_bitrate_bps.unwrap_or(DEFAULT_AUDIO_BPS).to_string());
         }
         let preset = compression.preset.unwrap_or(Preset::Veryfast).as_str();
         let crf = compression.crf.unwrap_or(DEFAULT_CRF).to_string();
         args.extend(["-c:v", "libx264", "-profile:v", "high", "-preset", preset, "-crf", &crf].map(Into::into));
-        args.extend(["-maxrate".into(), bitrate.to_string(), "-bufsize".into(), (bitrate * BUFFER_SECONDS).to_string()]);
+        args.extend([
+            "-maxrate".into(),
+            bitrate.to_string(),
+            "-bufsize".into(),
+            (bitrate * BUFFER_SECONDS).to_string(),
+        ]);
         // Closed groups of a fixed length: every fourth second can be cut and sought.
         args.extend(["-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0"].map(Into::into));
         // Tags of the source (place, device, owner) stay behind; the index comes first.
@@ -146,6 +173,11 @@ impl Plan {
         args.push(format!("file:{}", rendition.file));
         args
     }
+}
+
+/// `[s0][s1]...`: the labels of `count` branches.
+fn pads(name: &str, count: usize) -> String {
+    (0..count).map(|n| format!("[{name}{n}]")).collect::<Vec<_>>().concat()
 }
 
 /// 44.1 kHz stays; every other rate becomes 48 kHz.
@@ -160,7 +192,11 @@ pub(super) async fn encode(
     usage: &mut Usage,
 ) -> Result<(), TaskError> {
     let args = plan.args(cage::input(&scratch.file(SOURCE_FILE)));
-    let mut report = Report { frames_total: plan.probe.timeline.frames, frames_done: 0, fps: 0.0 };
+    let mut report = Report {
+        frames_total: plan.probe.timeline.frames,
+        frames_done: 0,
+        fps: 0.0,
+    };
     let used = cage::run(
         &attempt.bench.tools,
         Tool::Ffmpeg,
@@ -194,7 +230,11 @@ impl Report {
             ("frame", value) => self.frames_done = value.trim().parse().unwrap_or(0).min(self.frames_total),
             ("fps", value) => self.fps = value.trim().parse().unwrap_or(0.0),
             ("progress", _) => {
-                return Some(Progress { frames_done: self.frames_done, fps: self.fps, phase: Phase::Encoding });
+                return Some(Progress {
+                    frames_done: self.frames_done,
+                    fps: self.fps,
+                    phase: Phase::Encoding,
+                });
             }
             _ => {}
         }
@@ -220,8 +260,15 @@ mod tests {
         );
         let mut tail = Tail::default();
         tail.push("9.976633,9.9,0.033367");
-        let probe = reelay_core::domain::probe::Report::parse(json.as_bytes()).unwrap().into_probe(tail, 1).unwrap();
-        let spec = serde_json::from_str::<CreateJob>(body).unwrap().validate(100).unwrap().spec;
+        let probe = reelay_core::domain::probe::Report::parse(json.as_bytes())
+            .unwrap()
+            .into_probe(tail, 1)
+            .unwrap();
+        let spec = serde_json::from_str::<CreateJob>(body)
+            .unwrap()
+            .validate(100)
+            .unwrap()
+            .spec;
         Plan::new(&spec, &probe)
     }
 
@@ -231,11 +278,23 @@ mod tests {
         let args = plan(body, true).args(vec!["-i".into(), "file:source".into()]);
         assert_eq!(args.iter().filter(|arg| *arg == "-i").count(), 1);
         let graph = &args[args.iter().position(|arg| arg == "-filter_complex").unwrap() + 1];
-        assert!(graph.starts_with("[0:0]setpts=PTS-(0/1000000-0*1001/30000)/TB,fps=30000/1001:start_time=0,"), "{graph}");
-        assert!(graph.contains("trim=start_pts=0:end_pts=300,split=3[s0][s1][st]"), "{graph}");
-        assert!(graph.contains("[s0]scale=854:480") && graph.contains("[s1]scale=1280:720"), "{graph}");
+        assert!(
+            graph.starts_with("[0:0]setpts=PTS-(0/1000000-0*1001/30000)/TB,fps=30000/1001:start_time=0,"),
+            "{graph}"
+        );
+        assert!(
+            graph.contains("trim=start_pts=0:end_pts=300,split=3[s0][s1][st]"),
+            "{graph}"
+        );
+        assert!(
+            graph.contains("[s0]scale=854:480") && graph.contains("[s1]scale=1280:720"),
+            "{graph}"
+        );
         assert!(graph.contains("select='eq(n,50)+eq(n,150)+eq(n,250)'"), "{graph}");
-        assert!(graph.contains("aresample=44100") && graph.ends_with("asplit=2[a0][a1]"), "{graph}");
+        assert!(
+            graph.contains("aresample=44100") && graph.ends_with("asplit=2[a0][a1]"),
+            "{graph}"
+        );
     }
 
     #[test]
@@ -243,13 +302,20 @@ mod tests {
         let body = r#"{"filename":"a","size_bytes":1,"thumbnails":{"count":0},
             "compression":{"crf":30,"preset":"slow","max_bitrate_bps":1000000}}"#;
         let args = plan(body, false).args(Vec::new()).join(" ");
-        assert!(args.contains("-preset slow -crf 30 -maxrate 1000000 -bufsize 2000000 -g 120 -keyint_min 120"), "{args}");
+        assert!(
+            args.contains("-preset slow -crf 30 -maxrate 1000000 -bufsize 2000000 -g 120 -keyint_min 120"),
+            "{args}"
+        );
         assert!(!args.contains("aac") && !args.contains("image2"), "{args}");
     }
 
     #[test]
     fn progress_blocks_are_read_and_never_run_over() {
-        let mut report = Report { frames_total: 100, frames_done: 0, fps: 0.0 };
+        let mut report = Report {
+            frames_total: 100,
+            frames_done: 0,
+            fps: 0.0,
+        };
         assert_eq!(report.push("frame= 42"), None);
         assert_eq!(report.push("fps=12.5"), None);
         let progress = report.push("progress=continue").unwrap();

@@ -70,7 +70,11 @@ impl Attempt<'_> {
     /// uploaded stays under this attempt's prefix, where nothing points to.
     pub(crate) async fn work(&self) -> Result<Made, TaskError> {
         let Some(source) = &self.job.source else {
-            return Err(TaskError::permanent(FailureCode::InternalError, Stage::Fetch, "the job has no source"));
+            return Err(TaskError::permanent(
+                FailureCode::InternalError,
+                Stage::Fetch,
+                "the job has no source",
+            ));
         };
         let scratch = Scratch::new(self.job.size_bytes, self.bench.scratch_bytes)?;
         self.fetch(&scratch, source).await?;
@@ -85,7 +89,11 @@ impl Attempt<'_> {
         self.enter(Phase::Packaging, probe.timeline.frames);
         let checked = verify::verify(self, &scratch, &plan, &mut usage).await?;
         let outputs = publish::publish(self, &scratch, &plan, checked).await?;
-        Ok(Made { outputs, usage, media_seconds: probe.info.duration_seconds })
+        Ok(Made {
+            outputs,
+            usage,
+            media_seconds: probe.info.duration_seconds,
+        })
     }
 
     async fn fetch(&self, scratch: &Scratch, source: &PinnedSource) -> Result<(), TaskError> {
@@ -98,7 +106,10 @@ impl Attempt<'_> {
     }
 
     async fn store_probe(&self, probe: &Probe) -> Result<(), TaskError> {
-        let stored = self.lease.probed(&self.bench.jobs, &probe.info, probe.timeline.frames, UtcTime::now()).await;
+        let stored = self
+            .lease
+            .probed(&self.bench.jobs, &probe.info, probe.timeline.frames, UtcTime::now())
+            .await;
         match stored.map_err(|error| TaskError::aws(Stage::Probe, error))? {
             Fenced::Held => Ok(()),
             Fenced::Lost => Err(TaskError::Stopped),
@@ -108,7 +119,11 @@ impl Attempt<'_> {
     fn enter(&self, phase: Phase, frames_done: u64) {
         self.progress.send_modify(|progress| {
             let fps = progress.map_or(0.0, |progress| progress.fps);
-            *progress = Some(Progress { frames_done, fps, phase });
+            *progress = Some(Progress {
+                frames_done,
+                fps,
+                phase,
+            });
         });
     }
 
@@ -128,7 +143,12 @@ impl Attempt<'_> {
     fn quick_limits(&self) -> Limits {
         let limits = self.limits();
         let wall = limits.wall.min(QUICK);
-        Limits { wall, cpu: wall, file_bytes: 0, ..limits }
+        Limits {
+            wall,
+            cpu: wall,
+            file_bytes: 0,
+            ..limits
+        }
     }
 
     fn key(&self, file: &str) -> String {
@@ -149,4 +169,4 @@ const MAX_CORES: u32 = 6;
 /// Largest output: S3's limit for an object that is copied in one request.
 const MAX_OUTPUT_BYTES: u64 = 5 << 30;
 /// How long a look at a file may take.
-const QUICK: Duration = Duration::from_secs(60);
+const QUICK: Duration = Duration::from_mins(1);

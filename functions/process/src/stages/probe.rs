@@ -17,15 +17,13 @@ const MAX_REPORT_BYTES: usize = 1 << 20;
 /// A time after the end of any source: ffprobe then reads from the last key frame on.
 const FAR: &str = "999999%";
 
-pub(super) async fn probe(
-    attempt: &Attempt<'_>,
-    scratch: &Scratch,
-    usage: &mut Usage,
-) -> Result<Probe, TaskError> {
+pub(super) async fn probe(attempt: &Attempt<'_>, scratch: &Scratch, usage: &mut Usage) -> Result<Probe, TaskError> {
     let report = report(attempt, scratch, usage).await?;
     let video_index = report.video_index().map_err(refused)?;
     // Where a container cannot seek, nothing comes back, and all packets are listed instead.
-    let mut tail = tail(attempt, scratch, video_index, Some(FAR), usage).await.unwrap_or_default();
+    let mut tail = tail(attempt, scratch, video_index, Some(FAR), usage)
+        .await
+        .unwrap_or_default();
     if tail.is_empty() {
         tail = self::tail(attempt, scratch, video_index, None, usage).await?;
     }
@@ -37,8 +35,9 @@ fn refused(error: ProbeError) -> TaskError {
 }
 
 async fn report(attempt: &Attempt<'_>, scratch: &Scratch, usage: &mut Usage) -> Result<Report, TaskError> {
-    let mut args: Vec<String> =
-        ["-v", "error", "-show_format", "-show_streams", "-of", "json"].map(Into::into).into();
+    let mut args: Vec<String> = ["-v", "error", "-show_format", "-show_streams", "-of", "json"]
+        .map(Into::into)
+        .into();
     args.extend(cage::input(&scratch.file(SOURCE_FILE)));
     let mut json = String::new();
     let used = cage::run(
@@ -67,7 +66,9 @@ async fn tail(
     from: Option<&str>,
     usage: &mut Usage,
 ) -> Result<Tail, TaskError> {
-    let mut args: Vec<String> = ["-v", "error", "-of", "csv=p=0", "-show_entries", Tail::ENTRIES].map(Into::into).into();
+    let mut args: Vec<String> = ["-v", "error", "-of", "csv=p=0", "-show_entries", Tail::ENTRIES]
+        .map(Into::into)
+        .into();
     args.extend(["-select_streams".into(), video_index.to_string()]);
     if let Some(from) = from {
         args.extend(["-read_intervals".into(), from.into()]);

@@ -30,7 +30,10 @@ pub(super) async fn publish(
     for (rendition, checked) in plan.renditions.iter().zip(checked) {
         let key = attempt.key(&rendition.file);
         let content_type = media_type(rendition.spec.format);
-        let stored = transfer.store(&scratch.file(&rendition.file), &key, content_type).await.map_err(failed)?;
+        let stored = transfer
+            .store(&scratch.file(&rendition.file), &key, content_type)
+            .await
+            .map_err(failed)?;
         outputs.push(Output {
             id: rendition.spec.id(),
             output_type: OutputType::Rendition,
@@ -50,7 +53,10 @@ pub(super) async fn publish(
     for n in 1..=plan.thumbnail_frames.len() {
         let file = Plan::thumbnail_file(n);
         let key = attempt.key(&file);
-        let stored = transfer.store(&scratch.file(&file), &key, "image/jpeg").await.map_err(failed)?;
+        let stored = transfer
+            .store(&scratch.file(&file), &key, "image/jpeg")
+            .await
+            .map_err(failed)?;
         outputs.push(Output {
             // Two digits, so that text order is time order.
             id: format!("thumbnail-{n:02}"),

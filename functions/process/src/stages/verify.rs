@@ -43,7 +43,11 @@ struct Stream {
 }
 
 fn invalid(what: &str) -> TaskError {
-    TaskError::permanent(FailureCode::OutputInvalid, Stage::Verify, format!("an output did not pass its check: {what}"))
+    TaskError::permanent(
+        FailureCode::OutputInvalid,
+        Stage::Verify,
+        format!("an output did not pass its check: {what}"),
+    )
 }
 
 pub(super) async fn verify(
@@ -70,20 +74,34 @@ async fn look(
     usage: &mut Usage,
 ) -> Result<String, TaskError> {
     let entries = "stream=codec_name,codec_type,width,height,nb_frames,duration";
-    let mut args: Vec<String> = ["-v", "error", "-show_entries", entries, "-of", "json"].map(Into::into).into();
+    let mut args: Vec<String> = ["-v", "error", "-show_entries", entries, "-of", "json"]
+        .map(Into::into)
+        .into();
     args.extend(cage::input(&scratch.file(&rendition.file)));
     let mut json = String::new();
     let limits = attempt.quick_limits();
-    let used = cage::run(&attempt.bench.tools, Tool::Ffprobe, &args, scratch.path(), &limits, |line| json.push_str(line))
-        .await
-        .map_err(|_| invalid("it cannot be read"))?;
+    let used = cage::run(
+        &attempt.bench.tools,
+        Tool::Ffprobe,
+        &args,
+        scratch.path(),
+        &limits,
+        |line| json.push_str(line),
+    )
+    .await
+    .map_err(|_| invalid("it cannot be read"))?;
     usage.then(used);
     Ok(json)
 }
 
 fn check(json: &str, rendition: &Rendition, plan: &Plan) -> Result<Checked, TaskError> {
     let report: Report = serde_json::from_str(json).map_err(|_| invalid("it cannot be read"))?;
-    let of_type = |wanted: &str| report.streams.iter().find(|stream| stream.codec_type.as_deref() == Some(wanted));
+    let of_type = |wanted: &str| {
+        report
+            .streams
+            .iter()
+            .find(|stream| stream.codec_type.as_deref() == Some(wanted))
+    };
     let video = of_type("video").ok_or_else(|| invalid("it has no video"))?;
     if video.codec_name.as_deref() != Some("h264") {
         return Err(invalid("its video is not H.264"));
@@ -95,20 +113,35 @@ fn check(json: &str, rendition: &Rendition, plan: &Plan) -> Result<Checked, Task
     if audio_codec != plan.probe.audio_index.map(|_| "aac") {
         return Err(invalid("its sound is not as planned"));
     }
-    let frames = video.nb_frames.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let frames = video
+        .nb_frames
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     if frames != plan.probe.timeline.frames {
         return Err(invalid("it has another number of frames"));
     }
-    let duration_seconds: f64 = video.duration.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let duration_seconds: f64 = video
+        .duration
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.0);
     let planned = plan.probe.timeline.duration_seconds();
     if (duration_seconds - planned).abs() > DURATION_TOLERANCE_SECONDS.max(planned * DURATION_TOLERANCE) {
         return Err(invalid("it has another duration"));
     }
-    Ok(Checked { frames, duration_seconds })
+    Ok(Checked {
+        frames,
+        duration_seconds,
+    })
 }
 
 fn check_jpeg(path: &Path) -> Result<(), TaskError> {
     let bytes = fs::read(path).map_err(|_| invalid("a thumbnail is missing"))?;
     let whole = bytes.starts_with(b"\xff\xd8") && bytes.ends_with(b"\xff\xd9");
-    if whole { Ok(()) } else { Err(invalid("a thumbnail is not a whole JPEG")) }
+    if whole {
+        Ok(())
+    } else {
+        Err(invalid("a thumbnail is not a whole JPEG"))
+    }
 }

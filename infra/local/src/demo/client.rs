@@ -207,12 +207,10 @@ impl Client {
 
     /// Asks for a job with the default outputs.
     pub(super) async fn create_job(&self, source: &Source) -> Result<(Job, Upload)> {
-        let body = json!({
-            "filename": source.name,
-            "size_bytes": source.size_bytes,
-            "content_type": source.content_type(),
-            "priority": "high",
-        });
+        let mut body = json!({ "filename": source.name, "size_bytes": source.size_bytes, "priority": "high" });
+        if let Some(content_type) = source.content_type() {
+            body["content_type"] = content_type.into();
+        }
         let created: CreatedJob = self.call(self.request(Method::POST, "/jobs").json(&body)).await?;
         Ok((created.job, created.upload))
     }

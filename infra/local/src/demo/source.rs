@@ -112,15 +112,16 @@ impl Source {
         Ok(Self::check(&path)?)
     }
 
-    /// The declared type. A name that says nothing is declared a video, as its content decides.
-    pub(super) fn content_type(&self) -> &'static str {
+    /// The type to declare, if the name tells one. The content decides in any case.
+    pub(super) fn content_type(&self) -> Option<&'static str> {
         let extension = Path::new(&self.name)
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase());
-        let known = CONTENT_TYPES
+            .extension()?
+            .to_string_lossy()
+            .to_ascii_lowercase();
+        CONTENT_TYPES
             .iter()
-            .find(|(known, _)| extension.as_deref() == Some(known));
-        known.map_or("video/mp4", |(_, content_type)| content_type)
+            .find(|(known, _)| *known == extension)
+            .map(|(_, content_type)| *content_type)
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let source = Source::check(&path).unwrap();
         assert_eq!(source.name, "it's \"my\" vidéo ☃.MOV");
-        assert_eq!(source.content_type(), "video/quicktime");
+        assert_eq!(source.content_type(), Some("video/quicktime"));
         assert_eq!(source.size_bytes, 1);
     }
 }
