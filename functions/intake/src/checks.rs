@@ -43,8 +43,8 @@ mod tests {
     use std::time::Duration;
 
     use reelay_core::domain::{
+        create::CreateJob,
         id::{AccountId, JobId},
-        spec::CreateJob,
         time::UtcTime,
     };
 

@@ -182,9 +182,9 @@ mod tests {
     use std::time::Duration;
 
     use reelay_core::domain::{
+        create::CreateJob,
         failure::{FailureCode, Stage},
         id::{AccountId, JobId},
-        spec::CreateJob,
         time::UtcTime,
     };
 

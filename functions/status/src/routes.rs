@@ -11,10 +11,10 @@ use axum::{
 use reelay_core::{
     adapters::{jobs::JobsTable, objects::Bucket},
     domain::{
+        create::FieldError,
         id::JobId,
         job::{Job, Output, OutputType, Phase, Status},
         probe::SourceInfo,
-        spec::FieldError,
         time::UtcTime,
     },
     http::{ApiError, Authenticator, Caller, Code, view::JobView},

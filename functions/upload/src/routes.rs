@@ -13,7 +13,7 @@ use axum::{
 };
 use reelay_core::{
     adapters::{jobs::JobsTable, objects::Bucket},
-    domain::{id::JobId, job::Job, spec::CreateJob, time::UtcTime},
+    domain::{create::CreateJob, id::JobId, job::Job, time::UtcTime},
     http::{ApiError, Authenticator, Caller, JsonBody, view::JobView},
 };
 use serde::Serialize;

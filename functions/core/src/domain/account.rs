@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
+    create::FieldError,
     id::{AccountId, SessionId},
-    spec::{FieldError, words},
     time::UtcTime,
+    words::words,
 };
 
 /// Shortest password, in characters (NIST SP 800-63B, OWASP ASVS 5.0 6.2.1).

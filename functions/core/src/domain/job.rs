@@ -6,14 +6,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    create::NewJob,
     estimate,
     failure::Failure,
     id::{AccountId, JobId},
     keys::SourceKey,
     magic::Kind,
     probe::SourceInfo,
-    spec::{NewJob, Priority, Spec, words},
+    spec::{Priority, Spec},
     time::UtcTime,
+    words::words,
 };
 
 /// Most attempts at a task, the first one included.
@@ -326,7 +328,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::spec::CreateJob;
+    use crate::domain::create::CreateJob;
 
     fn job() -> Job {
         let body = r#"{"filename":"a.mp4","size_bytes":10,"metadata":{"n":1.5}}"#;

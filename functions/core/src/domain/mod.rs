@@ -3,6 +3,7 @@
 //! What belongs here decides; what reads or writes belongs to an adapter or to a function.
 
 pub mod account;
+pub mod create;
 pub mod estimate;
 pub mod failure;
 pub mod geometry;
@@ -15,3 +16,4 @@ pub mod probe;
 pub mod spec;
 pub mod time;
 pub mod timeline;
+mod words;

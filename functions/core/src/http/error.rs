@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     adapters::AwsError,
-    domain::spec::{FieldError, SpecError},
+    domain::create::{FieldError, SpecError},
 };
 
 macro_rules! codes {

@@ -244,7 +244,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use reelay_core::domain::{probe::Tail, spec::CreateJob};
+    use reelay_core::domain::{create::CreateJob, probe::Tail};
 
     use super::*;
 
