@@ -17,8 +17,8 @@ async fn slow_a_killed_worker_costs_an_attempt_and_nothing_else() -> Result<()> 
     let studio = Studio::open(&harness)?;
     let account = harness.account().await?;
     let clip = Clip {
-        seconds: 30,
-        size: (1_280, 720),
+        seconds: 10,
+        size: (854, 480),
         ..Clip::default()
     };
     let bytes = std::fs::read(studio.clip("long.mp4", &clip).await?)?;

@@ -1,6 +1,7 @@
 //! A real video goes in; renditions, thumbnails, metadata and a mail come out.
 
 use anyhow::{Context, Result};
+use e2e::account::Progress;
 use e2e::studio::{self, MP4_FASTSTART, WEBM};
 use e2e::{Account, Clip, Harness, Job, Output, Studio};
 use serde_json::json;
@@ -95,6 +96,59 @@ fn check_metrics(job: &Job, outputs: &[Output], source_bytes: u64) -> Result<()>
     Ok(())
 }
 
+/// On the way: 0 to 99 percent, rising, in the one order of states.
+fn check_progress(seen: &[Progress]) {
+    let before_the_end: Vec<_> = seen.iter().filter(|progress| progress.status != "COMPLETED").collect();
+    assert!(
+        before_the_end.iter().all(|progress| progress.progress_percent <= 99.0),
+        "{seen:?}"
+    );
+    assert!(
+        seen.is_sorted_by(|a, b| a.progress_percent <= b.progress_percent),
+        "{seen:?}"
+    );
+    let between = before_the_end
+        .iter()
+        .filter(|progress| (1.0..=99.0).contains(&progress.progress_percent));
+    assert!(between.count() > 0, "no progress was seen: {seen:?}");
+    let rank = |status: &str| {
+        ["PENDING", "QUEUED", "IN_PROGRESS", "COMPLETED"]
+            .iter()
+            .position(|known| *known == status)
+    };
+    assert!(seen.iter().all(|progress| rank(&progress.status).is_some()), "{seen:?}");
+    assert!(seen.is_sorted_by_key(|progress| rank(&progress.status)), "{seen:?}");
+    let phases: Vec<_> = seen.iter().filter_map(|progress| progress.phase.as_deref()).collect();
+    assert!(phases.contains(&"encoding"), "{phases:?}");
+}
+
+/// What the API says of the source that the main journey made.
+async fn check_metadata(account: &Account<'_>, id: &str, source_bytes: u64) -> Result<()> {
+    let metadata = account
+        .get(&format!("/jobs/{id}/metadata"), 200)
+        .await?
+        .value("/source")?;
+    let video = &metadata["video"];
+    assert_eq!(
+        (&video["codec"], &video["width_px"], &video["height_px"]),
+        (&json!("h264"), &json!(854), &json!(480))
+    );
+    assert_eq!(
+        (&video["frame_rate"], &video["rotation_degrees"]),
+        (&json!("25/1"), &json!(0))
+    );
+    assert_eq!(
+        (&metadata["audio"]["codec"], &metadata["audio"]["sample_rate_hz"]),
+        (&json!("aac"), &json!(48_000))
+    );
+    assert_eq!(metadata["size_bytes"], source_bytes);
+    assert!(
+        (metadata["duration_seconds"].as_f64().context("no duration")? - 12.0).abs() < 0.05,
+        "{metadata}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_video_becomes_two_renditions_thumbnails_and_one_mail() -> Result<()> {
     let harness = Harness::open().await?;
@@ -120,37 +174,15 @@ async fn a_video_becomes_two_renditions_thumbnails_and_one_mail() -> Result<()> 
                 "metadata": {"album": 7},
                 "outputs": [{"format": "mp4", "qualities": ["360p", "480p"]}],
                 "thumbnails": {"count": 3},
-                "compression": {"crf": 28, "preset": "medium"},
+                "compression": {"crf": 28, "preset": "slow"},
             }),
         )
         .await?;
     let id = run.id.clone();
 
-    // On the way: 0 to 99 percent, rising, in the one order of states.
     let seen = account.follow(&run).await?;
     drop(run);
-    let before_the_end: Vec<_> = seen.iter().filter(|progress| progress.status != "COMPLETED").collect();
-    assert!(
-        before_the_end.iter().all(|progress| progress.progress_percent <= 99.0),
-        "{seen:?}"
-    );
-    assert!(
-        seen.is_sorted_by(|a, b| a.progress_percent <= b.progress_percent),
-        "{seen:?}"
-    );
-    let between = before_the_end
-        .iter()
-        .filter(|progress| (1.0..=99.0).contains(&progress.progress_percent));
-    assert!(between.count() > 0, "no progress was seen: {seen:?}");
-    let rank = |status: &str| {
-        ["PENDING", "QUEUED", "IN_PROGRESS", "COMPLETED"]
-            .iter()
-            .position(|known| *known == status)
-    };
-    assert!(seen.iter().all(|progress| rank(&progress.status).is_some()), "{seen:?}");
-    assert!(seen.is_sorted_by_key(|progress| rank(&progress.status)), "{seen:?}");
-    let phases: Vec<_> = seen.iter().filter_map(|progress| progress.phase.as_deref()).collect();
-    assert!(phases.contains(&"encoding"), "{phases:?}");
+    check_progress(&seen);
 
     let job = account.job(&id).await?;
     assert_eq!(job.status, "COMPLETED", "{:?}", job.error);
@@ -169,29 +201,7 @@ async fn a_video_becomes_two_renditions_thumbnails_and_one_mail() -> Result<()> 
     assert_eq!(whole.value("/title")?, "Summer <b>& sea</b>");
     assert_eq!(whole.value("/kind")?, "video");
 
-    // What the source is.
-    let metadata = account
-        .get(&format!("/jobs/{id}/metadata"), 200)
-        .await?
-        .value("/source")?;
-    let video = &metadata["video"];
-    assert_eq!(
-        (&video["codec"], &video["width_px"], &video["height_px"]),
-        (&json!("h264"), &json!(854), &json!(480))
-    );
-    assert_eq!(
-        (&video["frame_rate"], &video["rotation_degrees"]),
-        (&json!("25/1"), &json!(0))
-    );
-    assert_eq!(
-        (&metadata["audio"]["codec"], &metadata["audio"]["sample_rate_hz"]),
-        (&json!("aac"), &json!(48_000))
-    );
-    assert_eq!(metadata["size_bytes"], source_bytes);
-    assert!(
-        (metadata["duration_seconds"].as_f64().context("no duration")? - 12.0).abs() < 0.05,
-        "{metadata}"
-    );
+    check_metadata(&account, &id, source_bytes).await?;
 
     // What came out.
     let outputs = account.outputs(&id).await?;

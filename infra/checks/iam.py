@@ -21,7 +21,6 @@ TASKS = [
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
     "sqs:ReceiveMessage",
-    "sqs:SendMessage",
 ]
 SIGNING_KEY = ["secretsmanager:GetSecretValue"]
 SENDER = 'when {"StringEquals": {"ses:FromAddress": {"Ref": "MailSender"}}}'
@@ -32,7 +31,7 @@ EXPECTED = {
         "AuthLogGroup": LOG,
         "*": TRACE,
         "AccountsTable": [
-            "dynamodb:ConditionCheckItem",
+            "dynamodb:BatchGetItem",
             "dynamodb:GetItem",
             "dynamodb:PutItem",
             "dynamodb:UpdateItem",
@@ -42,15 +41,15 @@ EXPECTED = {
     "UploadRole": {
         "UploadLogGroup": LOG,
         "*": TRACE,
-        "AccountsTable": ["dynamodb:BatchGetItem", "dynamodb:GetItem"],
-        "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+        "AccountsTable": ["dynamodb:BatchGetItem"],
+        "JobsTable": ["dynamodb:PutItem"],
         "SigningKeySecret": SIGNING_KEY,
         "SourceBucket/sources/*": ["s3:PutObject"],
     },
     "StatusRole": {
         "StatusLogGroup": LOG,
         "*": TRACE,
-        "AccountsTable": ["dynamodb:BatchGetItem", "dynamodb:GetItem"],
+        "AccountsTable": ["dynamodb:BatchGetItem"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:Query"],
         "JobsTable/index/*": ["dynamodb:GetItem", "dynamodb:Query"],
         "SigningKeySecret": SIGNING_KEY,
@@ -70,13 +69,7 @@ EXPECTED = {
     "ProcessRole": {
         "ProcessLogGroup": LOG,
         "*": TRACE,
-        "JobsTable": [
-            "dynamodb:ConditionCheckItem",
-            "dynamodb:GetItem",
-            "dynamodb:PutItem",
-            "dynamodb:Query",
-            "dynamodb:UpdateItem",
-        ],
+        "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
         "SourceBucket/sources/*": READ_OBJECT,
         "OutputBucket/outputs/*": ["s3:AbortMultipartUpload", "s3:PutObject"],
         "HighQueue": TASKS,

@@ -25,6 +25,8 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub struct Harness {
     pub(crate) shared: &'static Shared,
     pub(crate) http: reqwest::Client,
+    /// How to reach the stack's services.
+    pub sdk: SdkConfig,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) sqs: aws_sdk_sqs::Client,
@@ -92,6 +94,7 @@ impl Harness {
             dynamodb: aws_sdk_dynamodb::Client::new(&sdk),
             s3: aws_sdk_s3::Client::new(&sdk),
             sqs: aws_sdk_sqs::Client::new(&sdk),
+            sdk,
         })
     }
 

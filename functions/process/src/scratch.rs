@@ -7,10 +7,9 @@ use tempfile::TempDir;
 use crate::error::TaskError;
 use reelay_core::domain::failure::{FailureCode, Stage};
 
-/// What must stay free beside the source: outputs and their index pass.
-const OUTPUT_SHARE: u64 = 2;
-/// The least that must be free.
-const MIN_FREE_BYTES: u64 = 64 << 20;
+/// What outputs may need beside the source: half of its length (renditions are capped far below what cameras write),
+/// and this much at least. An output that needs more ends with `no_space`, not with a cut file.
+const MIN_OUTPUT_BYTES: u64 = 64 << 20;
 
 /// An attempt's folder. Removed with all that is in it when it is dropped.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Scratch {
         let free = rustix::fs::statvfs(folder.path())
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|error| TaskError::internal(Stage::Fetch, &error.into()))?;
-        let needed = size_bytes.saturating_mul(1 + OUTPUT_SHARE).max(MIN_FREE_BYTES);
+        let needed = size_bytes.saturating_add((size_bytes / 2).max(MIN_OUTPUT_BYTES));
         if needed > free.min(budget_bytes) {
             let message = "source and outputs do not fit the worker's scratch space";
             return Err(TaskError::permanent(FailureCode::NoSpace, Stage::Fetch, message));

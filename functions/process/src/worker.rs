@@ -173,17 +173,20 @@ impl Worker {
         mut seen: watch::Receiver<Option<Progress>>,
     ) -> TaskError {
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        let mut renewed: Option<Instant> = None;
+        // The claim itself was the first renewal of the lease, but not of the message's invisibility.
+        let mut renewed = Instant::now();
+        let mut next_beat = renewed;
         loop {
             ticks.tick().await;
             let now = UtcTime::now();
-            if renewed.is_none_or(|at| at.elapsed() >= HEARTBEAT) {
+            if Instant::now() >= next_beat {
                 match lease.renew(&self.bench.jobs, now).await {
-                    Ok(Fenced::Held) => renewed = Some(Instant::now()),
-                    Ok(Fenced::Lost) => return TaskError::Stopped,
-                    Err(error) if renewed.is_some_and(|at| at.elapsed() >= LEASE) => {
-                        return TaskError::aws(Stage::Encode, error);
+                    Ok(Fenced::Held) => {
+                        renewed = Instant::now();
+                        next_beat = renewed + HEARTBEAT;
                     }
+                    Ok(Fenced::Lost) => return TaskError::Stopped,
+                    Err(error) if renewed.elapsed() >= LEASE => return TaskError::aws(Stage::Encode, error),
                     Err(error) => tracing::warn!(%error, "the lease could not be renewed yet"),
                 }
                 if let Err(error) = self.hide(receipt, LEASE + VISIBILITY_SLACK).await {

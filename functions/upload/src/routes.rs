@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{FromRef, State},
-    http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{HOST, LOCATION},
-    },
+    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
     routing::post,
 };
 use reelay_core::{
@@ -50,7 +47,7 @@ struct UploadTarget {
     method: &'static str,
     url: String,
     /// The request must carry exactly these: they are part of the signature.
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<&'static str, String>,
     expires_at: UtcTime,
 }
 
@@ -86,12 +83,7 @@ async fn create(
     let upload = UploadTarget {
         method: "PUT",
         url: signed.url,
-        // Every client sets the host by itself.
-        headers: signed
-            .headers
-            .into_iter()
-            .filter(|(name, _)| name != HOST.as_str())
-            .collect(),
+        headers: signed.headers,
         expires_at: job.upload_expires_at,
     };
     Ok((

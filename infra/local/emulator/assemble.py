@@ -1,14 +1,15 @@
 """Does for one machine what `sam build` does for AWS, from the development build that is there already.
 
-    assemble.py TEMPLATE BIN_DIR LAYER_DIR OUT_DIR
+    assemble.py TEMPLATE BIN_DIR LAYER_DIR CACHE_DIR OUT_DIR
 
 `sam build` would compile everything a second time, for release and for another C library. This puts each function's
 binary and the layer's folder into a zip of its own and writes OUT_DIR/template.yaml, the same template with `CodeUri`
 and `ContentUri` pointing at the zips: what `sam deploy` takes. Prints {"template", "fingerprint"}; the fingerprint
 changes when a deployment would.
 
-A zip is made anew only when its content changed, and the same content always gives the same bytes, so that the SAM CLI
-uploads nothing twice.
+A zip is made in CACHE_DIR, anew only when its content changed, and the same content always gives the same bytes, so
+that the SAM CLI uploads nothing twice. OUT_DIR has links to the zips of this moment: a later build replaces the cached
+ones and leaves these as they are.
 """
 
 import concurrent.futures
@@ -79,33 +80,43 @@ def pack(files: dict[str, pathlib.Path], target: pathlib.Path, stripped: bool) -
     return digest
 
 
-def main(template_path: str, bin_dir: str, layer_dir: str, out_dir: str) -> None:
-    out = pathlib.Path(out_dir).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+def link(cached: pathlib.Path, out: pathlib.Path) -> str:
+    """The path of a zip in `out` that stays as it is now."""
+    target = out / cached.name
+    target.unlink(missing_ok=True)
+    os.link(cached, target)
+    return str(target)
+
+
+def main(template_path: str, bin_dir: str, layer_dir: str, cache_dir: str, out_dir: str) -> None:
+    cache, out = pathlib.Path(cache_dir).resolve(), pathlib.Path(out_dir).resolve()
+    for folder in (cache, out):
+        folder.mkdir(parents=True, exist_ok=True)
+    source = pathlib.Path(template_path).resolve()
     layer = pathlib.Path(layer_dir)
-    template = get_template_data(template_path)
+    template = get_template_data(str(source))
 
     packages = {}
     for name, resource in template["Resources"].items():
-        target = out / f"{name}.zip"
-        properties = resource.get("Properties", {})
+        cached = cache / f"{name}.zip"
         if resource["Type"] == FUNCTION:
             binary = pathlib.Path(bin_dir) / resource["Metadata"]["BuildProperties"]["Binary"]
             if not binary.is_file():
                 sys.exit(f"{name} wants the binary {binary.name}, which the workspace does not build")
-            packages[name] = ({"bootstrap": binary}, target, True)
-            properties["CodeUri"] = str(target)
+            packages[name] = ("CodeUri", {"bootstrap": binary}, cached, True)
         elif resource["Type"] == LAYER:
             files = {str(path.relative_to(layer)): path for path in layer.rglob("*") if path.is_file()}
-            packages[name] = (files, target, False)
-            properties["ContentUri"] = str(target)
+            packages[name] = ("ContentUri", files, cached, False)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(packages, pool.map(lambda package: pack(*package), packages.values()), strict=True))
+        digests = list(pool.map(lambda package: pack(*package[1:]), packages.values()))
+    for name, (key, _, cached, _) in packages.items():
+        template["Resources"][name]["Properties"][key] = link(cached, out)
 
     # Other relative paths of the template keep their meaning: the SAM CLI rewrites them when a template moves.
     moved = out / "template.yaml"
-    move_template(str(pathlib.Path(template_path).resolve()), str(moved), template)
-    fingerprint = hashlib.sha256(json.dumps([moved.read_text(), digests]).encode()).hexdigest()
+    move_template(str(source), str(moved), template)
+    named = dict(zip(packages, digests, strict=True))
+    fingerprint = hashlib.sha256(json.dumps([source.read_text(), named]).encode()).hexdigest()
     print(json.dumps({"template": str(moved), "fingerprint": fingerprint}))
 
 

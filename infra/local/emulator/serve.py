@@ -15,6 +15,7 @@ STATE_DIR/emulator.json appears once the port is bound: {"pid", "started", "port
 """
 
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -69,6 +70,23 @@ def end_session(session: int, mark: bytes) -> None:
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of those in its session that lose theirs, so that none stays as a zombie."""
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap() -> set[int]:
+    """Takes the exit of every child that has ended."""
+    ended = set()
+    try:
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            ended.add(pid)
+    except ChildProcessError:
+        pass
+    return ended
 
 
 def start_time(pid: int) -> int:
@@ -145,6 +163,7 @@ def main() -> int:
     state.mkdir(parents=True, exist_ok=True)
 
     os.setsid()
+    adopt_orphans()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", args.port))
@@ -192,10 +211,11 @@ def main() -> int:
         received = os.read(wakeup, 64) if wakeup in events else b""
         if set(received) - {signal.SIGCHLD}:
             break
-        if signal.SIGCHLD in received and os.waitpid(child, os.WNOHANG)[0] == child:
+        if signal.SIGCHLD in received and child in reap():
             emulator_ended = True
             break
     end_session(os.getsid(0), mark)
+    reap()
     (state / "emulator.json").unlink(missing_ok=True)
     return 1 if emulator_ended else 0
 

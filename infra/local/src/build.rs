@@ -1,6 +1,6 @@
 //! What is deployed: the functions, the layer and the template that names them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -32,19 +32,23 @@ struct Assembled {
 }
 
 impl Build {
-    /// Makes the tools, compiles the functions and packs both. What is current is not made again.
-    pub async fn make(workspace: &Workspace) -> Result<Self> {
+    /// Makes the tools, compiles the functions and packs them for the stack of a state folder. What is current is not
+    /// made again.
+    pub(crate) async fn make(workspace: &Workspace, state: &Path) -> Result<Self> {
         let tools = async { tokio::try_join!(Tools::ensure(workspace), Ffmpeg::ensure(workspace)) };
         // Side by side: one waits for the network, the other for the compiler.
         let ((tools, ffmpeg), ()) = tokio::try_join!(tools, compile(workspace))?;
 
-        let _lock = lock(&workspace.local().join("lock-build"), "the build folder").await?;
+        let _lock = lock(&workspace.local().join("lock-cache"), "the cache of zips").await?;
         let mut assemble = command(tools.sam.bin("python"));
         assemble.arg(workspace.own("emulator/assemble.py"));
         assemble
             .arg(workspace.root.join("template.yaml"))
             .arg(workspace.target.join("debug"));
-        assemble.arg(ffmpeg.root()).arg(workspace.build());
+        assemble
+            .arg(ffmpeg.root())
+            .arg(workspace.cache())
+            .arg(state.join("build"));
         let output = run(assemble, "packing the functions").await?;
         let assembled: Assembled = serde_json::from_slice(&output).context("assemble.py wrote something else")?;
 

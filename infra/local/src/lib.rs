@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tools    pinned Python tools in venvs, ffmpeg      -> <target>/tools
-//! build    cargo build, one zip a function           -> <target>/local/build
+//! build    cargo build, one zip a function           -> <target>/local/cache
 //! emulator AWS on loopback, behind a guard           -> a state folder
 //! deploy   `sam deploy`, then what the emulator dropped
 //! stack    the four above in order: what `up`, `demo` and the tests call

@@ -77,7 +77,7 @@ pub async fn ensure_up(name: &str) -> Result<Stack> {
     let workspace = Workspace::find().await?;
     let state = workspace.target.join(name);
     let claim = lock(&state.join("lock"), &state.display().to_string()).await?;
-    let build = Build::make(&workspace).await?;
+    let build = Build::make(&workspace, &state).await?;
     start(&workspace, &build, state, claim).await
 }
 
@@ -124,7 +124,7 @@ async fn deploy_onto(workspace: &Workspace, build: &Build, identity: &Identity, 
 pub(crate) async fn up(workspace: &Workspace) -> Result<Environment> {
     let state = workspace.local();
     let claim = lock(&state.join("lock"), "the stack").await?;
-    let build = Build::make(workspace).await?;
+    let build = Build::make(workspace, &state).await?;
     if let Some(identity) = Identity::running(&state)
         && let Some(record) = Record::read(&state)
         && record.base == build.base

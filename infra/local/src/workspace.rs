@@ -32,9 +32,9 @@ impl Workspace {
         self.target.join("local")
     }
 
-    /// Zips and the template that names them, shared by all stacks.
-    pub fn build(&self) -> PathBuf {
-        self.local().join("build")
+    /// Zips of the functions and the layer, which all stacks take from.
+    pub fn cache(&self) -> PathBuf {
+        self.local().join("cache")
     }
 
     /// Tools that are made once.

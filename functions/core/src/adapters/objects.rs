@@ -1,6 +1,6 @@
 //! Objects in S3: signed URLs for clients, and what the signed request must carry.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::{Client, presigning::PresigningConfig};
@@ -20,8 +20,8 @@ pub struct Bucket {
 pub struct SignedRequest {
     /// Where to. Never logged: whoever has it may use it.
     pub url: String,
-    /// Headers that are part of the signature; the request must carry them as they are.
-    pub headers: Vec<(String, String)>,
+    /// Headers that are part of the signature; the request must carry exactly these.
+    pub headers: BTreeMap<&'static str, String>,
 }
 
 impl Bucket {
@@ -64,13 +64,13 @@ impl Bucket {
             .presigned(signing(lifetime)?)
             .await
             .map_err(|error| call_error("PutObject", &error))?;
-        let headers = request
-            .headers()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
         Ok(SignedRequest {
             url: request.uri().to_owned(),
-            headers,
+            // Not the request's own list: in Lambda the SDK adds a trace header, which is not part of the signature.
+            headers: BTreeMap::from([
+                ("content-length", size_bytes.to_string()),
+                ("content-type", content_type.to_owned()),
+            ]),
         })
     }
 

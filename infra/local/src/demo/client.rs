@@ -231,7 +231,7 @@ impl Client {
         tokio::pin!(sending);
         let answer = loop {
             tokio::select! {
-                answer = &mut sending => break answer.context("the upload failed")?,
+                answer = &mut sending => break answer.map_err(unsigned).context("the upload failed")?,
                 () = tokio::time::sleep(Duration::from_millis(100)) => tell(position.stream_position()?),
             }
         };
@@ -278,7 +278,7 @@ impl Client {
             .await
             .with_context(|| format!("cannot write {}", to.display()))?;
         let (mut digest, mut size_bytes) = (Sha256::new(), 0_u64);
-        while let Some(piece) = answer.chunk().await? {
+        while let Some(piece) = answer.chunk().await.map_err(unsigned).context("the download failed")? {
             digest.update(&piece);
             size_bytes += piece.len() as u64;
             file.write_all(&piece)
@@ -347,6 +347,11 @@ impl Client {
         }
         Err(refusal(answer, &path).await)
     }
+}
+
+/// A signed URL is a secret for as long as it works, so an error must not show it.
+fn unsigned(error: reqwest::Error) -> reqwest::Error {
+    error.without_url()
 }
 
 async fn refusal(answer: Response, path: &str) -> anyhow::Error {

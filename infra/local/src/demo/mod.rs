@@ -37,7 +37,8 @@ pub async fn run(file: Option<&Path>) -> Result<()> {
     // Before anything is started or written.
     let given = file.map(Source::check).transpose()?;
     let workspace = Workspace::find().await?;
-    let build = Build::make(&workspace).await?;
+    let (state, claim) = stack::own_folder(&workspace)?;
+    let build = Build::make(&workspace, &state).await?;
     let source = match given {
         Some(source) => source,
         None => Source::make(&workspace).await?,
@@ -46,7 +47,6 @@ pub async fn run(file: Option<&Path>) -> Result<()> {
         note("stack: using the running one");
         return process(Client::new(&environment)?, &source).await;
     }
-    let (state, claim) = stack::own_folder(&workspace)?;
     let stack = stack::start(&workspace, &build, state, claim).await?;
     process(Client::new(stack.environment())?, &source).await
 }
