@@ -36,8 +36,8 @@ JOB_LIMIT_RATIO = 20
 ANSWER_LIMIT_SECONDS = 60
 
 # From here to `encoder_args`: what functions/process/src/cage/tool.rs, src/stages/encode.rs, and domain/geometry.rs and
-# domain/timeline.rs of functions/core say, for a job with no options. The comparison of what both sides made, at the end of
-# every round, tells whether this still does the same work.
+# domain/timeline.rs of functions/core say, for a job with no options. The comparison of what both sides made,
+# after each round, tells whether this still does the same work.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,ogg,mxf"
 MAX_STREAMS = 32
 MAX_PIXELS = 8192 * 8192
@@ -106,7 +106,7 @@ def probe(ffprobe: str, path: pathlib.Path) -> Source:
 
     def ask(*args: str) -> str:
         command = [ffprobe, "-v", "error", *args, f"file:{path}"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise Failure(f"ffprobe cannot read {path}: {done.stderr.strip()[-300:]}")
         return done.stdout
@@ -256,6 +256,7 @@ class Api:
     """A client of the API."""
 
     def __init__(self, base: str):
+        """Knows where the API is, and no account yet."""
         self.base = base
         self.token = ""
         # The stack is on this machine: a proxy of the environment is none of its business.
@@ -363,7 +364,7 @@ def stack_environment() -> dict[str, str]:
     names = ("API_URL", "FFMPEG", "FFPROBE")
     if all(os.environ.get(name) for name in names):
         return {name: os.environ[name] for name in names}
-    done = subprocess.run(["cargo", "local", "env"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["cargo", "local", "env"], check=False, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(done.stderr.strip() or "`cargo local env` failed")
     # One KEY=VALUE a line, quoted for a shell where needed.
@@ -381,7 +382,7 @@ def make_clip(folder: pathlib.Path, seconds: int) -> pathlib.Path:
     """
     print(f"making a clip of {seconds} s", file=sys.stderr)
     script = ROOT / "layers" / "ffmpeg" / "prebuilt.sh"
-    if subprocess.run(["bash", str(script), "--out", str(folder)]).returncode != 0:
+    if subprocess.run(["bash", str(script), "--out", str(folder)], check=False).returncode != 0:
         raise Failure("no ffmpeg that can make a clip: name a video with --file")
     clip = folder / "bench.mp4"
     command = [str(folder / "bin" / "ffmpeg"), *"-nostdin -v error -y".split()]
@@ -394,7 +395,7 @@ def make_clip(folder: pathlib.Path, seconds: int) -> pathlib.Path:
     command += ["-filter_complex", "[0][1]hstack=shortest=1[v]", "-map", "[v]", "-map", "2:a"]
     # Fast rather than small: this is a source.
     command += "-c:v libx264 -preset ultrafast -crf 20 -pix_fmt yuv420p -c:a aac -b:a 128k".split()
-    if subprocess.run([*command, str(clip)]).returncode != 0:
+    if subprocess.run([*command, str(clip)], check=False).returncode != 0:
         raise Failure("the clip could not be made")
     return clip
 
@@ -476,6 +477,8 @@ def main() -> int:
     parser.add_argument("--file", type=pathlib.Path, help="a video to take instead of a clip")
     parser.add_argument("--json", type=pathlib.Path, help="also write all figures to this file")
     options = parser.parse_args()
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise Failure(f"there is no folder for {options.json}")
 
     environment = stack_environment()
     with tempfile.TemporaryDirectory(prefix="reelay-bench-") as folder:

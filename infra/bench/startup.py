@@ -138,7 +138,7 @@ def zipped_bytes(bootstrap: pathlib.Path) -> int:
 def dev_binaries() -> list[pathlib.Path]:
     """What `cargo build` left, wherever cargo builds."""
     command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(done.stderr.strip() or "`cargo metadata` failed")
     folder = pathlib.Path(json.loads(done.stdout)["target_directory"]) / "debug"
@@ -217,6 +217,8 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path, help="also write all figures to this file")
     parser.add_argument("bootstrap", nargs="*", type=pathlib.Path, metavar="BOOTSTRAP", help="a function's binary")
     options = parser.parse_args()
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise Failure(f"there is no folder for {options.json}")
 
     what, binaries = "named binaries", [path.resolve() for path in options.bootstrap]
     if not binaries:

@@ -3,8 +3,6 @@
 //! The task item counts attempts and holds the lease; a claim raises the count, so the count is also the fence: each
 //! later write is on condition that the count is still the claimant's. The job item carries the same number.
 
-use std::time::Duration;
-
 use aws_sdk_dynamodb::types::{
     Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update, builders::UpdateBuilder,
 };
@@ -42,8 +40,8 @@ pub(crate) struct Lease {
 pub(crate) enum Claim {
     /// It is ours; the job as it now stands.
     Won(Lease, Box<Job>),
-    /// Another worker holds it, for so long at most.
-    Busy(Duration),
+    /// Another worker holds it.
+    Busy,
     /// It was claimed as often as it may be, and no claim finished it.
     Exhausted,
     /// There is nothing to do any more.
@@ -116,7 +114,7 @@ pub(crate) async fn claim(
 fn refused(task: &Item, now: UtcTime) -> Claim {
     let lease_ms = number(task, "lease_expires_ms").unwrap_or(0) - now.epoch_ms();
     match text(task, "state") {
-        Some(RUNNING) if lease_ms >= 0 => Claim::Busy(Duration::from_millis(lease_ms.unsigned_abs())),
+        Some(RUNNING) if lease_ms >= 0 => Claim::Busy,
         Some(READY | RUNNING) => Claim::Exhausted,
         _ => Claim::Over,
     }
@@ -355,8 +353,8 @@ fn failing(update: UpdateBuilder, failure: &Failure) -> Result<UpdateBuilder, Aw
         .expression_attribute_values(":error", value(failure)?))
 }
 
-/// Fails a job whose attempts are used up and whose last lease has run out. No lease is held, so the condition is the
-/// job's own state.
+/// Fails a job whose attempts are used up and whose last lease has run out. No lease is held, so the conditions are what
+/// task and job are themselves.
 pub(crate) async fn fail_exhausted(
     jobs: &JobsTable,
     job_id: &JobId,
@@ -364,21 +362,36 @@ pub(crate) async fn fail_exhausted(
     failure: &Failure,
     now: UtcTime,
 ) -> Result<Fenced, AwsError> {
-    let update = Update::builder()
-        .table_name(jobs.name())
-        .key("job_id", s(job_id.as_str()))
-        .key("item", s(JOB))
-        .update_expression(FAILING)
+    let update = |item: &str, expression: &str| {
+        Update::builder()
+            .table_name(jobs.name())
+            .key("job_id", s(job_id.as_str()))
+            .key("item", s(item))
+            .update_expression(expression)
+            .expression_attribute_values(":now", s(now.to_string()))
+    };
+    let task = update(
+        &plan_task_item(generation),
+        "SET #state = :given_up, updated_at = :now REMOVE #owner",
+    )
+    .condition_expression("attempts >= :max AND (#state = :ready OR lease_expires_ms < :now_ms)")
+    .expression_attribute_names("#state", "state")
+    .expression_attribute_names("#owner", "owner")
+    .expression_attribute_values(":given_up", s(GIVEN_UP))
+    .expression_attribute_values(":ready", s(READY))
+    .expression_attribute_values(":max", n(MAX_ATTEMPTS))
+    .expression_attribute_values(":now_ms", n(now.epoch_ms()));
+    let job = update(JOB, FAILING)
         .condition_expression("generation = :generation AND #status IN (:queued, :running)")
         .expression_attribute_names("#status", "status")
         .expression_attribute_values(":queued", s(Status::Queued.as_str()))
         .expression_attribute_values(":running", s(Status::InProgress.as_str()))
-        .expression_attribute_values(":generation", n(generation))
-        .expression_attribute_values(":now", s(now.to_string()));
+        .expression_attribute_values(":generation", n(generation));
     let result = jobs
         .client()
         .transact_write_items()
-        .transact_items(update_item(failing(update, failure)?)?)
+        .transact_items(update_item(task)?)
+        .transact_items(update_item(failing(job, failure)?)?)
         .send()
         .await;
     Ok(match outcome("TransactWriteItems", result)? {
@@ -414,7 +427,7 @@ mod tests {
     #[test]
     fn a_refused_claim_tells_why() {
         let now = UtcTime::from_epoch_ms(10_000);
-        assert!(matches!(refused(&task(RUNNING, 15_000), now), Claim::Busy(left) if left == Duration::from_secs(5)));
+        assert!(matches!(refused(&task(RUNNING, 15_000), now), Claim::Busy));
         assert!(matches!(refused(&task(RUNNING, 9_000), now), Claim::Exhausted));
         assert!(matches!(refused(&task(READY, 0), now), Claim::Exhausted));
         assert!(matches!(refused(&task(DONE, 0), now), Claim::Over));

@@ -36,6 +36,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const DEADLINE_MARGIN: Duration = Duration::from_secs(15);
 /// A message stays invisible a little longer than its lease, so that it finds the lease run out.
 const VISIBILITY_SLACK: Duration = Duration::from_secs(5);
+/// How long a second message about a task that is being worked on waits: until the work must be over. The first message
+/// is what brings a killed worker's task back, and a wait that is long keeps this one out of the dead-letter queue.
+const BUSY_WAIT: Duration = Duration::from_mins(15);
 /// The wait after a first passing fault; it grows fourfold with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -118,8 +121,8 @@ impl Worker {
         .await?
         {
             Claim::Won(lease, job) => self.run(&lease, &job, receipt, deadline).await,
-            Claim::Busy(left) => {
-                self.hide(receipt, left + VISIBILITY_SLACK).await?;
+            Claim::Busy => {
+                self.hide(receipt, BUSY_WAIT).await?;
                 Ok(Err(Redeliver))
             }
             Claim::Exhausted => {

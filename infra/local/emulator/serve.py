@@ -31,7 +31,7 @@ MARK = "REELAY_LOCAL_STACK"
 
 
 def process_table():
-    """Yields (pid, session, state) of every process."""
+    """Yields (pid, state, parent, session) of every process."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -41,7 +41,7 @@ def process_table():
                 fields = file.read().rpartition(")")[2].split()
         except OSError:
             continue
-        yield int(entry), int(fields[3]), fields[0]
+        yield int(entry), fields[0], int(fields[1]), int(fields[3])
 
 
 def carries_mark(pid: int, mark: bytes) -> bool:
@@ -53,31 +53,6 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
-def end_session(session: int, mark: bytes) -> None:
-    """Kills every other process of the session, repeatedly, as one may fork while we look. At most five seconds."""
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        left = [
-            pid
-            for pid, its_session, state in process_table()
-            if pid != os.getpid() and state not in "ZX" and (its_session == session or carries_mark(pid, mark))
-        ]
-        if not left:
-            return
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        time.sleep(0.02)
-
-
-def adopt_orphans() -> None:
-    """Makes this process the parent of those in its session that lose theirs, so that none stays as a zombie."""
-    PR_SET_CHILD_SUBREAPER = 36
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def reap() -> set[int]:
     """Takes the exit of every child that has ended."""
     ended = set()
@@ -87,6 +62,37 @@ def reap() -> set[int]:
     except ChildProcessError:
         pass
     return ended
+
+
+def end_session(session: int, mark: bytes) -> None:
+    """Kills every other process of the session, repeatedly, as one may fork while we look. At most five seconds."""
+    own = os.getpid()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        left = [
+            (pid, state)
+            for pid, state, parent, its_session in process_table()
+            if pid != own
+            and (its_session == session or carries_mark(pid, mark))
+            # One that has ended is left only if it waits for us.
+            and (state not in "ZX" or parent == own)
+        ]
+        if not left:
+            return
+        for pid, state in left:
+            if state not in "ZX":
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        time.sleep(0.02)
+        reap()
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of those in its session that lose theirs, so that none stays as a zombie."""
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start_time(pid: int) -> int:
@@ -215,7 +221,6 @@ def main() -> int:
             emulator_ended = True
             break
     end_session(os.getsid(0), mark)
-    reap()
     (state / "emulator.json").unlink(missing_ok=True)
     return 1 if emulator_ended else 0
 

@@ -1,4 +1,4 @@
-//! Makes all renditions and thumbnails of a source in one pass: one decode, whatever is asked for.
+//! Makes all renditions of a source in one pass: one decode, however many are asked for.
 //!
 //! Frames are put on the job's absolute grid inside the filter graph: `setpts` moves the origin, `fps` makes the rate
 //! constant, `tpad` holds the last frame and `trim` ends after exactly the planned number, whatever the source does.
@@ -24,8 +24,6 @@ const DEFAULT_CRF: u32 = 23;
 const DEFAULT_AUDIO_BPS: u64 = 128_000;
 /// Seconds of the peak rate that the decoder's buffer holds.
 const BUFFER_SECONDS: u64 = 2;
-/// MJPEG's quality scale, 2 (best) to 31.
-const THUMBNAIL_QUALITY: &str = "4";
 
 /// A rendition to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,40 +85,20 @@ impl Plan {
         for n in 0..self.renditions.len() {
             args.extend(self.rendition_args(n));
         }
-        if !self.thumbnail_frames.is_empty() {
-            let fixed = "-map [vt] -map_metadata -1 -fps_mode passthrough -c:v mjpeg -f image2 -start_number 1 -q:v";
-            args.extend(fixed.split(' ').map(Into::into));
-            args.extend([THUMBNAIL_QUALITY.into(), "file:thumbnail-%d.jpg".into()]);
-        }
         args
     }
 
-    /// The filter graph. Commas inside of an expression are quoted; the whole is one argument, so no shell sees it.
+    /// The filter graph.
     fn graph(&self) -> String {
         let timeline = &self.probe.timeline;
         let origin = timeline.origin_expression();
         let renditions = self.renditions.len();
-        let thumbnails = !self.thumbnail_frames.is_empty();
-        let branches = renditions + usize::from(thumbnails);
-
         let grid = format!(
             "[0:{}]setpts=PTS-{origin}/TB,fps={}:start_time=0,tpad=stop_mode=clone:stop=-1,\
-             trim=start_pts=0:end_pts={},split={branches}",
+             trim=start_pts=0:end_pts={},split={renditions}",
             self.probe.video_index, timeline.rate, timeline.frames
         );
-        let mut chains = vec![grid + &pads("s", renditions) + if thumbnails { "[st]" } else { "" }];
-        if thumbnails {
-            let chosen: Vec<_> = self
-                .thumbnail_frames
-                .iter()
-                .map(|frame| format!("eq(n,{frame})"))
-                .collect();
-            let Size { width_px, height_px } = self.thumbnail_size;
-            chains.push(format!(
-                "[st]select='{}',scale={width_px}:{height_px}:flags=bicubic:out_range=full,setsar=1,format=yuvj420p[vt]",
-                chosen.join("+")
-            ));
-        }
+        let mut chains = vec![grid + &pads("s", renditions)];
         for (n, rendition) in self.renditions.iter().enumerate() {
             let Size { width_px, height_px } = rendition.size;
             chains.push(format!(
@@ -273,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn one_decode_feeds_every_rendition_and_the_thumbnails() {
+    fn one_decode_feeds_every_rendition() {
         let body = r#"{"filename":"a","size_bytes":1,"outputs":[{"format":"mp4","qualities":["480p","720p"]}]}"#;
         let args = plan(body, true).args(vec!["-i".into(), "file:source".into()]);
         assert_eq!(args.iter().filter(|arg| *arg == "-i").count(), 1);
@@ -283,14 +261,13 @@ mod tests {
             "{graph}"
         );
         assert!(
-            graph.contains("trim=start_pts=0:end_pts=300,split=3[s0][s1][st]"),
+            graph.contains("trim=start_pts=0:end_pts=300,split=2[s0][s1]"),
             "{graph}"
         );
         assert!(
             graph.contains("[s0]scale=854:480") && graph.contains("[s1]scale=1280:720"),
             "{graph}"
         );
-        assert!(graph.contains("select='eq(n,50)+eq(n,150)+eq(n,250)'"), "{graph}");
         assert!(
             graph.contains("aresample=44100") && graph.ends_with("asplit=2[a0][a1]"),
             "{graph}"
@@ -306,7 +283,7 @@ mod tests {
             args.contains("-preset slow -crf 30 -maxrate 1000000 -bufsize 2000000 -g 120 -keyint_min 120"),
             "{args}"
         );
-        assert!(!args.contains("aac") && !args.contains("image2"), "{args}");
+        assert!(!args.contains("aac"), "{args}");
     }
 
     #[test]

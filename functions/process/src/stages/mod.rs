@@ -1,8 +1,10 @@
-//! The work of a plan task whose source fits one invocation: fetch, probe, encode, verify, publish. One file a stage.
+//! The work of a plan task whose source fits one invocation: fetch, probe, encode, stills, verify, publish. One file a
+//! stage.
 
 pub(crate) mod encode;
 mod probe;
 mod publish;
+mod thumbnails;
 mod verify;
 
 use std::time::{Duration, Instant};
@@ -87,6 +89,7 @@ impl Attempt<'_> {
         encode::encode(self, &scratch, &plan, &mut usage).await?;
 
         self.enter(Phase::Packaging, probe.timeline.frames);
+        thumbnails::take(self, &scratch, &plan, &mut usage).await?;
         let checked = verify::verify(self, &scratch, &plan, &mut usage).await?;
         let outputs = publish::publish(self, &scratch, &plan, checked).await?;
         Ok(Made {
