@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub use account::{Account, Job, Output};
+pub use account::{Account, Job, Output, Run};
 pub use harness::{Answer, Harness};
 pub use studio::{Clip, Studio};
 

@@ -30,6 +30,20 @@ impl Encoder {
 
     /// Kills the function's process, as a lost machine would.
     pub fn kill_function(self) -> Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Stops the function's process in its tracks, as Lambda freezes one. Its encoder goes on.
+    pub fn freeze_function(self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen function go on where it stopped.
+    pub fn thaw_function(self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(self, signal: Signal) -> Result<()> {
         let program = fs::read_link(format!("/proc/{}/exe", self.function))?;
         // Whatever else starts an ffmpeg on this machine is none of ours.
         ensure!(
@@ -37,7 +51,7 @@ impl Encoder {
             "{} is no function",
             program.display()
         );
-        kill_process(Pid::from_raw(self.function).context("no pid")?, Signal::KILL)?;
+        kill_process(Pid::from_raw(self.function).context("no pid")?, signal)?;
         Ok(())
     }
 
