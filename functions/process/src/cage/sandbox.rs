@@ -21,7 +21,7 @@ use super::Limits;
 
 /// Open files that a child may have: its inputs, its outputs, and the loader's.
 const OPEN_FILES: u64 = 128;
-const CLOSE_ON_EXEC: libc::c_int = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+const CLOSE_ON_EXEC: libc::c_uint = libc::CLOSE_RANGE_CLOEXEC;
 
 /// A running child.
 #[derive(Debug)]
@@ -84,8 +84,9 @@ pub(super) fn spawn(tool: &Path, args: &[String], scratch: &Path, limits: &Limit
         }
         // Files that a library left open over exec. Kernels before 5.11 do not know the flag; there, the standard
         // library's own flag on everything that we open has to do.
+        // By number, since the oldest C library that this links with has no function for it.
         // SAFETY: a system call on plain numbers; it only marks descriptors.
-        unsafe { libc::close_range(3, libc::c_uint::MAX, CLOSE_ON_EXEC) };
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC) };
         // Whatever ends the worker, kill -9 included, ends the child.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         Ok(())
