@@ -49,6 +49,15 @@ pub(crate) struct Worker {
     pub(crate) queues: TaskQueues,
 }
 
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    /// It is not needed any more.
+    Done,
+    /// It comes back after this wait.
+    Again(Duration),
+}
+
 /// A message as its queue knows it.
 #[derive(Debug, Clone, Copy)]
 struct Receipt<'a> {
@@ -79,69 +88,64 @@ impl Worker {
         })
     }
 
-    /// Handles one message. [`Redeliver`] leaves it in the queue: it comes back, and goes to the dead-letter queue when
-    /// it comes back too often.
+    /// Handles one message. [`Redeliver`] leaves it in the queue: it comes back after a wait, and goes to the dead-letter
+    /// queue when it comes back too often.
     pub(crate) async fn message(&self, message: &SqsMessage, deadline: Instant) -> Result<(), Redeliver> {
-        let body = message.body.as_deref().unwrap_or_default();
-        let Task::Plan { job_id, generation } = Task::from_body(body).map_err(|error| {
-            tracing::error!(%error, code = error.code(), "a message cannot be read");
-            Redeliver
-        })?;
-        let handle = message.receipt_handle.as_deref().unwrap_or_default();
-        self.plan(&job_id, generation, handle, deadline)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, code = error.code(), %job_id, "a task could not be claimed or ended");
-                Redeliver
-            })?
+        let arn = message.event_source_arn.as_deref().unwrap_or_default();
+        let Some(priority) = self.queues.priority_of(arn) else {
+            tracing::error!("a message came from a queue that is not ours");
+            return Err(Redeliver);
+        };
+        let receipt = Receipt {
+            priority,
+            handle: message.receipt_handle.as_deref().unwrap_or_default(),
+        };
+        let handled = match Task::from_body(message.body.as_deref().unwrap_or_default()) {
+            Ok(Task::Plan { job_id, generation }) => {
+                let result = self.plan(&job_id, generation, receipt, deadline).await;
+                result.unwrap_or_else(|error| {
+                    tracing::error!(%error, code = error.code(), %job_id, "a task could not be claimed or ended");
+                    Handled::Again(backoff(receive_count(message), arn))
+                })
+            }
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "a message cannot be read");
+                Handled::Again(backoff(receive_count(message), arn))
+            }
+        };
+        match handled {
+            Handled::Done => Ok(()),
+            Handled::Again(wait) => {
+                if let Err(error) = self.hide(receipt, wait).await {
+                    tracing::warn!(%error, "a message comes back later than it should");
+                }
+                Err(Redeliver)
+            }
+        }
     }
 
     async fn plan(
         &self,
         job_id: &JobId,
         generation: u32,
-        handle: &str,
+        receipt: Receipt<'_>,
         deadline: Instant,
-    ) -> Result<Result<(), Redeliver>, AwsError> {
-        let Some(job) = self.bench.jobs.job(job_id).await? else {
-            tracing::info!(%job_id, "a task of a job that is gone was dropped");
-            return Ok(Ok(()));
-        };
-        let receipt = Receipt {
-            priority: job.priority,
-            handle,
-        };
-        match store::claim(
-            &self.bench.jobs,
-            job_id,
-            generation,
-            WorkerId::generate(),
-            UtcTime::now(),
-        )
-        .await?
-        {
-            Claim::Won(lease, job) => self.run(&lease, &job, receipt, deadline).await,
-            Claim::Busy => {
-                self.hide(receipt, BUSY_WAIT).await?;
-                Ok(Err(Redeliver))
-            }
+    ) -> Result<Handled, AwsError> {
+        let jobs = &self.bench.jobs;
+        match store::claim(jobs, job_id, generation, WorkerId::generate(), UtcTime::now()).await? {
+            Claim::Won(lease, job) => Ok(self.run(&lease, &job, receipt, deadline).await),
+            Claim::Busy => Ok(Handled::Again(BUSY_WAIT)),
             Claim::Exhausted => {
                 let message = format!("{MAX_ATTEMPTS} attempts did not finish");
                 let failure = Failure::new(FailureCode::AttemptsExhausted, Stage::Encode, MAX_ATTEMPTS, message);
-                store::fail_exhausted(&self.bench.jobs, job_id, generation, &failure, UtcTime::now()).await?;
-                Ok(Ok(()))
+                store::fail_exhausted(jobs, job_id, generation, &failure, UtcTime::now()).await?;
+                Ok(Handled::Done)
             }
-            Claim::Over => Ok(Ok(())),
+            Claim::Over => Ok(Handled::Done),
         }
     }
 
-    async fn run(
-        &self,
-        lease: &Lease,
-        job: &Job,
-        receipt: Receipt<'_>,
-        deadline: Instant,
-    ) -> Result<Result<(), Redeliver>, AwsError> {
+    async fn run(&self, lease: &Lease, job: &Job, receipt: Receipt<'_>, deadline: Instant) -> Handled {
         let started = Instant::now();
         let (progress, seen) = watch::channel(None);
         let deadline = deadline.checked_sub(DEADLINE_MARGIN).unwrap_or(deadline);
@@ -161,11 +165,15 @@ impl Worker {
                 "the work took longer than one invocation may",
             )),
         };
-        let result = match result {
-            Ok(made) => self.complete(lease, job, &made, started).await?,
-            Err(error) => self.give_up(lease, receipt, error).await?,
+        let ended = match result {
+            Ok(made) => self.complete(lease, job, &made, started).await,
+            Err(error) => self.give_up(lease, error).await,
         };
-        Ok(result)
+        ended.unwrap_or_else(|error| {
+            tracing::error!(%error, code = error.code(), job_id = %lease.job_id, "a task's end could not be stored");
+            // The lease is still ours, and has to run out before anybody can claim the task again.
+            Handled::Again(LEASE + VISIBILITY_SLACK)
+        })
     }
 
     /// Renews lease and invisibility and stores progress until the lease is lost; returns only then.
@@ -214,13 +222,7 @@ impl Worker {
         }
     }
 
-    async fn complete(
-        &self,
-        lease: &Lease,
-        job: &Job,
-        made: &Made,
-        started: Instant,
-    ) -> Result<Result<(), Redeliver>, AwsError> {
+    async fn complete(&self, lease: &Lease, job: &Job, made: &Made, started: Instant) -> Result<Handled, AwsError> {
         let seconds = started.elapsed().as_secs_f64();
         let metrics = self.metrics(job, made, seconds);
         let fenced = lease
@@ -231,7 +233,7 @@ impl Worker {
             cpu_seconds = metrics.cpu_seconds, peak_memory_mb = metrics.peak_memory_mb,
             speed_ratio = metrics.speed_ratio, published = fenced == Fenced::Held, "task done"
         );
-        Ok(Ok(()))
+        Ok(Handled::Done)
     }
 
     fn metrics(&self, job: &Job, made: &Made, seconds: f64) -> Metrics {
@@ -251,12 +253,7 @@ impl Worker {
         }
     }
 
-    async fn give_up(
-        &self,
-        lease: &Lease,
-        receipt: Receipt<'_>,
-        error: TaskError,
-    ) -> Result<Result<(), Redeliver>, AwsError> {
+    async fn give_up(&self, lease: &Lease, error: TaskError) -> Result<Handled, AwsError> {
         let now = UtcTime::now();
         let attempt = lease.attempt;
         tracing::warn!(
@@ -271,17 +268,13 @@ impl Worker {
             }
             TaskError::Transient { .. } => {
                 lease.release(&self.bench.jobs, now).await?;
-                self.hide(receipt, backoff(attempt, &lease.job_id)).await?;
-                return Ok(Err(Redeliver));
+                return Ok(Handled::Again(backoff(attempt, lease.job_id.as_str())));
             }
             // The message stays: it backs up whoever holds the lease now, and finds nothing to do otherwise.
-            TaskError::Stopped => {
-                self.hide(receipt, VISIBILITY_SLACK).await?;
-                return Ok(Err(Redeliver));
-            }
+            TaskError::Stopped => return Ok(Handled::Again(VISIBILITY_SLACK)),
         };
         lease.fail(&self.bench.jobs, &failure, now).await?;
-        Ok(Ok(()))
+        Ok(Handled::Done)
     }
 
     async fn hide(&self, receipt: Receipt<'_>, time: Duration) -> Result<(), AwsError> {
@@ -289,11 +282,17 @@ impl Worker {
     }
 }
 
-/// Grows fourfold from attempt to attempt, with up to half as much again by job, so that jobs that failed together do
-/// not come back together.
-fn backoff(attempt: u32, job_id: &JobId) -> Duration {
-    let base = FIRST_BACKOFF * 4_u32.pow(attempt.saturating_sub(1).min(4));
-    let spread: u32 = job_id.as_str().bytes().map(u32::from).sum::<u32>() % 50;
+/// How often a message was received, this time included.
+fn receive_count(message: &SqsMessage) -> u32 {
+    let count = message.attributes.get("ApproximateReceiveCount");
+    count.and_then(|count| count.parse().ok()).unwrap_or(1)
+}
+
+/// Grows fourfold from one time to the next, with up to half as much again by what it is for, so that tasks that failed
+/// together do not come back together.
+fn backoff(times: u32, what: &str) -> Duration {
+    let base = FIRST_BACKOFF * 4_u32.pow(times.saturating_sub(1).min(4));
+    let spread: u32 = what.bytes().map(u32::from).sum::<u32>() % 50;
     base + base * spread / 100
 }
 
@@ -310,10 +309,10 @@ mod tests {
     fn the_wait_between_attempts_grows_and_is_spread() {
         let jobs: Vec<_> = (0..20).map(|_| JobId::generate()).collect();
         for job in &jobs {
-            assert!(backoff(2, job) > backoff(1, job));
-            assert!((FIRST_BACKOFF..FIRST_BACKOFF * 2).contains(&backoff(1, job)));
+            assert!(backoff(2, job.as_str()) > backoff(1, job.as_str()));
+            assert!((FIRST_BACKOFF..FIRST_BACKOFF * 2).contains(&backoff(1, job.as_str())));
         }
-        let mut waits: Vec<_> = jobs.iter().map(|job| backoff(1, job)).collect();
+        let mut waits: Vec<_> = jobs.iter().map(|job| backoff(1, job.as_str())).collect();
         waits.dedup();
         assert!(waits.len() > 1);
     }

@@ -27,6 +27,16 @@ impl TaskQueues {
         }
     }
 
+    /// Which of the two an ARN names, as a delivered message tells it.
+    #[must_use]
+    pub fn priority_of(&self, arn: &str) -> Option<Priority> {
+        let name = arn.rsplit(':').next()?;
+        Priority::ALL
+            .iter()
+            .copied()
+            .find(|priority| self.url(*priority).rsplit('/').next() == Some(name))
+    }
+
     fn url(&self, priority: Priority) -> &str {
         match priority {
             Priority::High => &self.high_url,
