@@ -5,12 +5,13 @@ use aws_sdk_s3::Client;
 use reelay_core::{
     adapters::{
         AwsError, call_error,
-        dynamo::{Item, Write, n, outcome, s, value},
-        jobs::{JOB, JobsTable, plan_task_item},
+        dynamo::{Write, n, outcome, s, value},
+        jobs::{JOB, JobsTable, new_task},
     },
     domain::{
         job::{Job, PinnedSource, Status},
         magic::{HEAD_BYTES, Kind},
+        task::{TaskId, TaskState},
         time::UtcTime,
     },
 };
@@ -126,13 +127,7 @@ pub(crate) async fn queue(
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .build()
         .map_err(built)?;
-    let task = Item::from([
-        ("job_id".into(), s(job.job_id.as_str())),
-        ("item".into(), s(plan_task_item(job.generation))),
-        ("state".into(), s("READY")),
-        ("attempts".into(), n(0)),
-        ("updated_at".into(), s(now.to_string())),
-    ]);
+    let task = new_task(&job.job_id, job.generation, TaskId::Plan, TaskState::Ready, now);
     let put = Put::builder()
         .table_name(jobs.name())
         .set_item(Some(task))

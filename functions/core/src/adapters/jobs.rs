@@ -5,13 +5,15 @@
 //! | item | holds |
 //! |---|---|
 //! | `job` | the [`Job`] |
-//! | `task#<generation>#plan` | a task's state, lease and attempts |
+//! | `plan#<generation>` | the [`Plan`] of a source that is cut into chunks |
+//! | `task#<generation>#plan`, `...#encode#<chunk>`, `...#assemble` | a task's state, lease and attempts, and what it made |
 //! | `output#<generation>-<attempt>#<id>` | an [`Output`] of one attempt |
 //! | `metrics` | what the job really used |
 //! | `mail#<generation>` | whether the owner was told |
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{Client, types::ReturnValuesOnConditionCheckFailure};
+use serde::de::DeserializeOwned;
 
 use super::{
     AwsError, call_error,
@@ -21,6 +23,8 @@ use crate::domain::{
     failure::Failure,
     id::{AccountId, JobId},
     job::{Job, Metrics, Output, Status},
+    plan::Plan,
+    task::{TaskId, TaskItem, TaskState},
     time::UtcTime,
 };
 
@@ -31,10 +35,23 @@ pub const METRICS: &str = "metrics";
 /// Index over the jobs of an account, by creation.
 const BY_ACCOUNT: &str = "account-created";
 
-/// Sort key of a generation's plan task.
+/// Sort key of a generation's plan.
 #[must_use]
-pub fn plan_task_item(generation: u32) -> String {
-    format!("task#{generation}#plan")
+pub fn plan_item(generation: u32) -> String {
+    format!("plan#{generation}")
+}
+
+/// A task that no worker has claimed yet.
+#[must_use]
+pub fn new_task(job_id: &JobId, generation: u32, task: TaskId, state: TaskState, now: UtcTime) -> Item {
+    Item::from([
+        ("job_id".into(), s(job_id.as_str())),
+        ("item".into(), s(task.item(generation))),
+        ("state".into(), s(state.as_str())),
+        ("attempts".into(), n(0)),
+        ("sent_ms".into(), n(now.epoch_ms())),
+        ("updated_at".into(), s(now.to_string())),
+    ])
 }
 
 /// Sort-key prefix of an attempt's outputs.
@@ -108,26 +125,42 @@ impl JobsTable {
 
     /// Reads the published outputs of a job: those of the attempt that its pointer names, none without a pointer.
     pub async fn outputs(&self, job: &Job) -> Result<Vec<Output>, AwsError> {
-        let Some(attempt) = job.published_attempt else {
-            return Ok(Vec::new());
-        };
+        match job.published_attempt {
+            Some(attempt) => self.items(&job.job_id, &output_prefix(job.generation, attempt)).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads the tasks of a generation whose sort keys begin like this, chunks in their order.
+    pub async fn tasks(&self, job_id: &JobId, prefix: &str) -> Result<Vec<TaskItem>, AwsError> {
+        self.items(job_id, prefix).await
+    }
+
+    /// Reads a generation's plan.
+    pub async fn plan(&self, job_id: &JobId, generation: u32) -> Result<Option<Plan>, AwsError> {
+        let item = self.item(job_id, &plan_item(generation)).await?;
+        item.map(dynamo::from_item).transpose()
+    }
+
+    /// Reads the items of a job whose sort keys begin like this, consistently and in their order.
+    async fn items<T: DeserializeOwned>(&self, job_id: &JobId, prefix: &str) -> Result<Vec<T>, AwsError> {
         let mut pages = self
             .client
             .query()
             .table_name(&self.name)
             .key_condition_expression("job_id = :job AND begins_with(#item, :prefix)")
             .expression_attribute_names("#item", "item")
-            .expression_attribute_values(":job", s(job.job_id.as_str()))
-            .expression_attribute_values(":prefix", s(output_prefix(job.generation, attempt)))
+            .expression_attribute_values(":job", s(job_id.as_str()))
+            .expression_attribute_values(":prefix", s(prefix))
             .consistent_read(true)
             .into_paginator()
             .items()
             .send();
-        let mut outputs = Vec::new();
+        let mut items = Vec::new();
         while let Some(item) = pages.next().await {
-            outputs.push(dynamo::from_item(item.map_err(|error| call_error("Query", &error))?)?);
+            items.push(dynamo::from_item(item.map_err(|error| call_error("Query", &error))?)?);
         }
-        Ok(outputs)
+        Ok(items)
     }
 
     /// Reads a page of an account's jobs, newest first, after the given one.

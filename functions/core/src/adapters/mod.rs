@@ -11,12 +11,16 @@ pub mod accounts;
 pub mod dynamo;
 #[cfg(feature = "dynamodb")]
 pub mod jobs;
+#[cfg(feature = "dynamodb")]
+pub mod lease;
 #[cfg(feature = "s3")]
 pub mod objects;
 #[cfg(feature = "sqs")]
 pub mod queue;
 #[cfg(feature = "secrets")]
 pub mod secrets;
+#[cfg(feature = "dynamodb")]
+pub mod tasks;
 
 /// How long one try of a call may take. Uploads and downloads of objects set their own.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);

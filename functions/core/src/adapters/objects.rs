@@ -1,9 +1,9 @@
-//! Objects in S3: signed URLs for clients, and what the signed request must carry.
+//! Objects in S3: signed URLs for clients, what the signed request must carry, and small objects read whole.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::SdkConfig;
-use aws_sdk_s3::{Client, presigning::PresigningConfig};
+use aws_sdk_s3::{Client, operation::get_object::GetObjectError, presigning::PresigningConfig};
 
 use super::{AwsError, call_error};
 use crate::domain::keys::SourceKey;
@@ -96,6 +96,33 @@ impl Bucket {
             .await
             .map_err(|error| call_error("GetObject", &error))?;
         Ok(request.uri().to_owned())
+    }
+
+    /// Reads a small object whole; `None` when there is none. More than `max_bytes` is an error, and not read.
+    ///
+    /// S3 says that an object is missing only to who may list the bucket; others are denied access to it.
+    pub async fn read(&self, key: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, AwsError> {
+        let answer = self.client.get_object().bucket(&self.name).key(key).send().await;
+        let mut body = match answer {
+            Ok(object) => object.body,
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
+            Err(error) => return Err(call_error("GetObject", &error)),
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|_| AwsError::Call {
+                operation: "GetObject",
+                aws_code: "BodyBrokenOff".to_owned(),
+                retryable: true,
+            })?;
+            if bytes.len() + piece.len() > max_bytes {
+                return Err(AwsError::Item(
+                    format!("an object has more than {max_bytes} bytes").into(),
+                ));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Some(bytes))
     }
 }
 

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{AwsError, call_error};
 use crate::domain::{id::AccountId, message::Task, spec::Priority};
+
+/// Messages that are sent at the same time.
+const PARALLEL: usize = 16;
 
 /// The high and the low queue.
 #[derive(Debug, Clone)]
@@ -58,6 +62,17 @@ impl TaskQueues {
             .await
             .map_err(|error| call_error("SendMessage", &error))?;
         Ok(())
+    }
+
+    /// Sends many tasks of one account. All are sent, or it is an error; some may then be sent, too.
+    ///
+    /// One request each: a batch can fail in parts, and the largest plan's requests cost less than a hundredth of a cent.
+    pub async fn send_all(&self, priority: Priority, account: &AccountId, tasks: &[Task]) -> Result<(), AwsError> {
+        stream::iter(tasks)
+            .map(|task| self.send(priority, account, task))
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
     }
 
     /// Sets when a received message becomes visible again.

@@ -17,7 +17,7 @@ pub const MAX_DESCRIPTION_CHARS: usize = 2_000;
 /// Largest accepted `metadata`, in bytes of its JSON text.
 pub const MAX_METADATA_BYTES: usize = 1_024;
 /// Most renditions of one job.
-pub const MAX_OUTPUTS: usize = 6;
+pub const MAX_OUTPUTS: usize = 12;
 /// Thumbnails of a job that does not say how many.
 pub const DEFAULT_THUMBNAILS: u32 = 3;
 /// The content type of a source whose type was not declared.

@@ -1,5 +1,7 @@
 //! Picture sizes: never above the source, even, square pixels, portrait by the short side.
 
+use serde::{Deserialize, Serialize};
+
 use super::spec::Quality;
 
 /// Largest short side of a rendition for which no quality was asked.
@@ -8,7 +10,7 @@ const DEFAULT_MAX_SHORT_SIDE_PX: u32 = 1_080;
 const MAX_LONG_SIDE_PX: u32 = 8_192;
 
 /// A picture's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Size {
     /// Width.
     pub width_px: u32,
@@ -23,6 +25,12 @@ impl Size {
         self.width_px.min(self.height_px)
     }
 
+    /// Pixels of a picture.
+    #[must_use]
+    pub fn pixels(self) -> u64 {
+        u64::from(self.width_px) * u64::from(self.height_px)
+    }
+
     fn long_side_px(self) -> u32 {
         self.width_px.max(self.height_px)
     }
@@ -35,21 +43,21 @@ impl Size {
         )
         .min(1.0);
         Self {
-            width_px: even(f64::from(self.width_px) * ratio),
-            height_px: even(f64::from(self.height_px) * ratio),
+            width_px: even(f64::from(self.width_px) * ratio, self.width_px),
+            height_px: even(f64::from(self.height_px) * ratio, self.height_px),
         }
     }
 }
 
-/// The nearest even number that 4:2:0 chroma allows, at least 2.
-fn even(px: f64) -> u32 {
+/// The nearest even number, as 4:2:0 chroma needs it, that is not above `source_px`; at least 2.
+fn even(px: f64, source_px: u32) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "picture sides are small and positive"
     )]
     let half = (px / 2.0).round() as u32;
-    half.max(1) * 2
+    half.min(source_px / 2).max(1) * 2
 }
 
 /// The size at which a picture is shown: pixels made square by the sample aspect ratio, then turned.
@@ -122,7 +130,8 @@ mod tests {
         );
         assert_eq!(rendition_size(size(3_840, 2_160), None), size(1_920, 1_080));
         assert_eq!(rendition_size(size(640, 360), Some(Quality::P1080)), size(640, 360));
-        assert_eq!(rendition_size(size(853, 481), None), size(854, 482));
+        assert_eq!(rendition_size(size(853, 481), None), size(852, 480));
+        assert_eq!(rendition_size(size(1_920, 1_080), Some(Quality::P480)), size(854, 480));
         assert_eq!(rendition_size(size(1, 1), None), size(2, 2));
     }
 
@@ -140,7 +149,7 @@ mod tests {
         ) {
             let out = rendition_size(size(w, h), q);
             prop_assert!(out.width_px.is_multiple_of(2) && out.height_px.is_multiple_of(2));
-            prop_assert!(out.width_px <= w + 1 && out.height_px <= h + 1);
+            prop_assert!(out.width_px <= w.max(2) && out.height_px <= h.max(2));
             prop_assert!(out.width_px <= MAX_LONG_SIDE_PX && out.height_px <= MAX_LONG_SIDE_PX);
         }
     }

@@ -34,7 +34,7 @@ words! {
         Pending = "PENDING",
         /// Waiting for a worker.
         Queued = "QUEUED",
-        /// A worker has it.
+        /// Workers have it.
         InProgress = "IN_PROGRESS",
         /// Done; outputs are published.
         Completed = "COMPLETED",
@@ -105,7 +105,7 @@ pub struct Job {
     pub phase: Option<Phase>,
     /// 1, and one more for each retry by a person.
     pub generation: u32,
-    /// Claims of the running generation's task so far.
+    /// Claims of the running generation's tasks so far: the most that any one of them needed.
     pub attempts: u32,
     /// Which queue.
     pub priority: Priority,
@@ -140,7 +140,14 @@ pub struct Job {
     /// Facts of the source; known once it was probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_info: Option<SourceInfo>,
-    /// Frames encoded by the running attempt.
+    /// Encode tasks of the running generation, once it was planned; 0 for a source that needs none.
+    #[serde(default)]
+    pub tasks_total: u32,
+    /// How many of them are not done.
+    #[serde(default)]
+    pub tasks_remaining: u32,
+    /// Frames encoded so far. Never goes back within a generation: a second attempt at a chunk counts only what it does
+    /// beyond the first.
     #[serde(default)]
     pub frames_done: u64,
     /// Frames to encode; 0 before the probe.
@@ -199,6 +206,8 @@ impl Job {
             estimated_processing_seconds: estimate::processing_seconds(new.duration_seconds, new.size_bytes),
             source: None,
             source_info: None,
+            tasks_total: 0,
+            tasks_remaining: 0,
             frames_done: 0,
             frames_total: 0,
             fps: None,
@@ -267,6 +276,8 @@ words! {
         Rendition = "rendition",
         /// A small still.
         Thumbnail = "thumbnail",
+        /// What was checked of all objects of the job.
+        Proof = "proof",
     }
 }
 
@@ -300,24 +311,53 @@ pub struct Output {
     pub content_type: String,
     /// Its object key.
     pub key: String,
+    /// What was counted in it; renditions only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// What was planned of a rendition and what was found in it. A job whose figures differ by more than is allowed fails.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Frames of the plan.
+    pub expected_frames: u64,
+    /// Frames counted in the finished objects.
+    pub counted_frames: u64,
+    /// Longest step from one frame's time to the next one's.
+    pub largest_gap_ms: f64,
+    /// How much longer the sound is than planned, or shorter when negative.
+    pub audio_drift_ms: Option<f64>,
+    /// Objects that the rendition consists of.
+    pub objects: u32,
+    /// Bytes of them all.
+    pub object_bytes: u64,
 }
 
 /// What a job really used; written once, at completion.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// From the claim of the successful attempt to its end.
+    /// From the first claim to the end, on the clock.
     pub processing_seconds: f64,
+    /// Tasks that were finished, this generation's and those that it kept of earlier ones.
+    #[serde(default)]
+    pub tasks: u32,
+    /// Time on the clock of all finished tasks together.
+    #[serde(default)]
+    pub task_seconds: f64,
     /// CPU time of the child processes.
     pub cpu_seconds: f64,
     /// Highest CPU use of the child processes over one second; 100 is one core.
     pub peak_cpu_percent: f64,
     /// Highest resident memory of a child process.
     pub peak_memory_mb: f64,
-    /// Bytes read.
+    /// Length of the source.
     pub source_bytes: u64,
+    /// Bytes that all finished tasks read of it, or of its normalised copy.
+    #[serde(default)]
+    pub read_bytes: u64,
     /// Bytes published.
     pub output_bytes: u64,
-    /// What Lambda bills for the successful attempt.
+    /// What Lambda bills for the finished tasks.
     pub billed_gb_seconds: f64,
     /// Media seconds for each processing second.
     pub speed_ratio: f64,

@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use super::id::{AccountId, JobId};
+use super::{
+    id::{AccountId, JobId},
+    task::TaskId,
+};
 
 /// The first segment of every source key; S3 notifies `intake` of nothing else.
 pub const SOURCES: &str = "sources";
-/// The first segment of every output key.
+/// The first segment of the key of everything that may be published.
 pub const OUTPUTS: &str = "outputs";
+/// The first segment of the key of what only later tasks of a job read. The bucket lets it expire.
+pub const WORK: &str = "work";
 
 /// The key of a job's source. It holds nothing that the user chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +55,39 @@ pub struct AttemptPrefix {
     pub job: JobId,
     /// The job's generation: 1, and one more for each retry by a person.
     pub generation: u32,
-    /// The attempt within the generation, from 1.
+    /// The task.
+    pub task: TaskId,
+    /// The attempt at the task within the generation, from 1.
     pub attempt: u32,
 }
 
 impl AttemptPrefix {
-    /// The key of a file of this attempt.
+    /// The key of a file of this attempt that may be published.
     #[must_use]
-    pub fn key(&self, file: &str) -> String {
-        format!(
-            "{OUTPUTS}/{}/{}/{}-{}/{file}",
-            self.account, self.job, self.generation, self.attempt
-        )
+    pub fn output(&self, file: &str) -> String {
+        self.under(OUTPUTS, file)
+    }
+
+    /// The key of a file of this attempt that only later tasks read.
+    #[must_use]
+    pub fn work(&self, file: &str) -> String {
+        self.under(WORK, file)
+    }
+
+    fn under(&self, area: &str, file: &str) -> String {
+        let Self {
+            account,
+            job,
+            generation,
+            task,
+            attempt,
+        } = self;
+        let task = match task {
+            TaskId::Plan => "plan".to_owned(),
+            TaskId::Encode(chunk) => format!("c{chunk:04}"),
+            TaskId::Assemble => "assemble".to_owned(),
+        };
+        format!("{area}/{account}/{job}/{generation}-{task}-{attempt}/{file}")
     }
 }
 
@@ -102,13 +128,27 @@ mod tests {
             account: AccountId::generate(),
             job: JobId::generate(),
             generation: 1,
+            task: TaskId::Encode(1),
             attempt: 11,
         };
-        let second = AttemptPrefix {
-            generation: 11,
-            attempt: 1,
-            ..first.clone()
-        };
-        assert_ne!(first.key("video.mp4"), second.key("video.mp4"));
+        let others = [
+            AttemptPrefix {
+                generation: 11,
+                attempt: 1,
+                ..first.clone()
+            },
+            AttemptPrefix {
+                task: TaskId::Encode(11),
+                ..first.clone()
+            },
+            AttemptPrefix {
+                task: TaskId::Assemble,
+                ..first.clone()
+            },
+        ];
+        for other in &others {
+            assert_ne!(first.output("video.mp4"), other.output("video.mp4"));
+        }
+        assert_ne!(first.output("video.mp4"), first.work("video.mp4"));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::JobId;
+use super::{id::JobId, task::TaskId};
 
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
@@ -16,6 +16,22 @@ pub enum Task {
         /// The job.
         job_id: JobId,
         /// The generation that the task belongs to; an older one is dropped.
+        generation: u32,
+    },
+    /// Encode one chunk.
+    Encode {
+        /// The job.
+        job_id: JobId,
+        /// The generation that the task belongs to.
+        generation: u32,
+        /// Which chunk, from 0.
+        chunk: u32,
+    },
+    /// Join what was encoded.
+    Assemble {
+        /// The job.
+        job_id: JobId,
+        /// The generation that the task belongs to.
         generation: u32,
     },
 }
@@ -50,6 +66,34 @@ impl MessageError {
 }
 
 impl Task {
+    /// The message of a task of a job.
+    #[must_use]
+    pub fn new(job_id: JobId, generation: u32, task: TaskId) -> Self {
+        match task {
+            TaskId::Plan => Self::Plan { job_id, generation },
+            TaskId::Encode(chunk) => Self::Encode {
+                job_id,
+                generation,
+                chunk,
+            },
+            TaskId::Assemble => Self::Assemble { job_id, generation },
+        }
+    }
+
+    /// Which task of which generation of which job it is.
+    #[must_use]
+    pub fn into_parts(self) -> (JobId, u32, TaskId) {
+        match self {
+            Self::Plan { job_id, generation } => (job_id, generation, TaskId::Plan),
+            Self::Encode {
+                job_id,
+                generation,
+                chunk,
+            } => (job_id, generation, TaskId::Encode(chunk)),
+            Self::Assemble { job_id, generation } => (job_id, generation, TaskId::Assemble),
+        }
+    }
+
     /// The task as a message body.
     ///
     /// # Errors
@@ -82,11 +126,12 @@ mod tests {
 
     #[test]
     fn a_task_reads_back() {
-        let task = Task::Plan {
-            job_id: JobId::generate(),
-            generation: 2,
-        };
-        assert_eq!(Task::from_body(&task.to_body().unwrap()).unwrap(), task);
+        let job_id = JobId::generate();
+        for id in [TaskId::Plan, TaskId::Encode(7), TaskId::Assemble] {
+            let task = Task::new(job_id.clone(), 2, id);
+            let read = Task::from_body(&task.to_body().unwrap()).unwrap();
+            assert_eq!(read.into_parts(), (job_id.clone(), 2, id));
+        }
     }
 
     #[test]

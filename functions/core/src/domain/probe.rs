@@ -85,6 +85,8 @@ pub struct Probe {
     pub video_index: u32,
     /// Index of the sound track in the file.
     pub audio_index: Option<u32>,
+    /// Where the sound ends, in microseconds from the timeline's origin, when that is known.
+    pub audio_end_us: Option<i64>,
 }
 
 /// Why a source cannot be worked on.
@@ -229,13 +231,42 @@ impl Report {
         self.best("video").map(|stream| stream.index).ok_or(ProbeError::NoVideo)
     }
 
-    /// Joins both reports to what the work needs.
-    pub fn into_probe(self, tail: Tail, size_bytes: u64) -> Result<Probe, ProbeError> {
+    /// The index of the sound track that will be used.
+    #[must_use]
+    pub fn audio_index(&self) -> Option<u32> {
+        self.sound().map(|stream| stream.index)
+    }
+
+    fn sound(&self) -> Option<&Stream> {
+        self.best("audio")
+            .filter(|stream| stream.channels.is_some_and(|channels| channels > 0))
+    }
+
+    /// ffprobe's names of the codecs of the tracks that are used: picture first.
+    #[must_use]
+    pub fn codecs(&self) -> Vec<&str> {
+        let tracks = [self.best("video"), self.sound()];
+        tracks
+            .into_iter()
+            .flatten()
+            .filter_map(|stream| stream.codec_name.as_deref())
+            .collect()
+    }
+
+    /// Whether the container is of a family that can be sought by its index. Of the others, some find a time by
+    /// guessing, and land behind the key frame that is needed.
+    #[must_use]
+    pub fn may_be_sought(&self) -> bool {
+        let name = self.format.format_name.as_deref().unwrap_or_default();
+        name.split(',')
+            .any(|name| matches!(name, "mp4" | "matroska" | "webm" | "avi"))
+    }
+
+    /// Joins the reports to what the work needs: of the whole file, of the picture's end and of the sound's end.
+    pub fn into_probe(self, tail: Tail, audio_tail: Tail, size_bytes: u64) -> Result<Probe, ProbeError> {
         let video_index = self.video_index()?;
         let video = self.best("video").ok_or(ProbeError::NoVideo)?;
-        let audio = self
-            .best("audio")
-            .filter(|stream| stream.channels.is_some_and(|channels| channels > 0));
+        let audio = self.sound();
 
         let coded = match (video.width, video.height) {
             (Some(width_px), Some(height_px)) if width_px > 0 && height_px > 0 => Size { width_px, height_px },
@@ -267,6 +298,11 @@ impl Report {
             return Err(ProbeError::Damaged);
         }
         let timeline = Timeline::new(rate, earliest_us, video_start_us, video_end_us);
+        let audio_end_us = audio_tail
+            .last_end_us
+            .or(audio_tail.last_start_us)
+            .map(|us| us.saturating_sub(timeline.source_time_us(0)))
+            .filter(|us| timeline::seconds(*us) <= MAX_DURATION_SECONDS);
 
         let info = SourceInfo {
             container: short(self.format.format_name.as_deref().unwrap_or("unknown")),
@@ -296,6 +332,7 @@ impl Report {
             timeline,
             video_index,
             audio_index: audio.map(|stream| stream.index),
+            audio_end_us,
         })
     }
 }
@@ -387,7 +424,7 @@ mod tests {
         for line in lines {
             tail.push(line);
         }
-        Report::parse(report.to_string().as_bytes())?.into_probe(tail, 1_000)
+        Report::parse(report.to_string().as_bytes())?.into_probe(tail, Tail::default(), 1_000)
     }
 
     const WHOLE: &[&str] = &["9.960000,9.960000,0.040000"];

@@ -24,6 +24,10 @@ words! {
     Format {
         /// H.264 and AAC in MP4, index first.
         Mp4 = "mp4",
+        /// VP9 and Opus in WebM.
+        Webm = "webm",
+        /// H.264 and AAC as an HLS ladder of CMAF segments. All of a job's rungs are one output.
+        Hls = "hls",
     }
 }
 
@@ -89,12 +93,12 @@ words! {
 pub struct OutputSpec {
     /// The container.
     pub format: Format,
-    /// The rung; `None` is the source's own size, at most 1080p.
+    /// The rung; `None` is the source's own size, at most 1080p, and for HLS the whole ladder up to there.
     pub quality: Option<Quality>,
 }
 
 impl OutputSpec {
-    /// The output's id within its job: `mp4`, `mp4-720p`.
+    /// The rendition's id within its job: `mp4`, `mp4-720p`, `hls-720p`.
     #[must_use]
     pub fn id(self) -> String {
         match self.quality {
@@ -114,7 +118,7 @@ pub struct ThumbnailSpec {
 /// Encoder settings. What is absent follows the rung.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compression {
-    /// Constant rate factor of x264, 1 (best) to 51.
+    /// Constant rate factor on x264's scale, 1 (best) to 51; VP9 gets the value of its own scale that looks alike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crf: Option<u32>,
     /// Speed preset.
@@ -123,7 +127,7 @@ pub struct Compression {
     /// Highest video bit rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bitrate_bps: Option<u64>,
-    /// Audio bit rate.
+    /// Audio bit rate to aim at; sound is coded with variable rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_bitrate_bps: Option<u64>,
 }

@@ -12,6 +12,10 @@ pub struct FrameRate {
     den: u32,
 }
 
+/// Least ticks a second of a track; ffmpeg's MP4 muxer uses the same bound.
+const MIN_TIMESCALE: u32 = 10_000;
+/// Largest numerator of an exact rate. Beyond it a "rate" is noise, and no time scale can hold it.
+const MAX_NUMERATOR: u32 = 1_000_000;
 /// Highest frame rate of an output, in frames a second.
 const MAX_FPS: u32 = 120;
 /// The rate of a source that names none.
@@ -53,6 +57,20 @@ impl FrameRate {
         (num > 0 && den > 0).then_some(Self { num, den })
     }
 
+    /// Frames a second as a fraction.
+    #[must_use]
+    pub fn fraction(self) -> (u32, u32) {
+        (self.num, self.den)
+    }
+
+    /// The time scale of a track with this rate, and the ticks of one frame in it: exact, and at least
+    /// [`MIN_TIMESCALE`] ticks a second, as players expect of MP4.
+    #[must_use]
+    pub fn timescale(self) -> (u32, u32) {
+        let factor = MIN_TIMESCALE.div_ceil(self.num);
+        (self.num.saturating_mul(factor), self.den.saturating_mul(factor))
+    }
+
     /// Reads `30000/1001`; `None` for `0/0`, as ffprobe writes an unknown rate.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -70,7 +88,8 @@ impl FrameRate {
     /// per cent, else the standard rate that is nearest to the average.
     #[must_use]
     pub fn choose(nominal: Option<Self>, average: Option<Self>) -> Self {
-        let plausible = |rate: &Self| rate.as_f64() <= f64::from(MAX_FPS) && rate.as_f64() >= 1.0;
+        let plausible =
+            |rate: &Self| rate.num <= MAX_NUMERATOR && rate.as_f64() <= f64::from(MAX_FPS) && rate.as_f64() >= 1.0;
         match (nominal.filter(plausible), average) {
             (Some(nominal), Some(average)) if (average.as_f64() / nominal.as_f64() - 1.0).abs() < 0.01 => nominal,
             (Some(nominal), None) => nominal,
@@ -164,6 +183,12 @@ impl Timeline {
         format!("({}/1000000-{}*{den}/{num})", self.video_start_us, self.lead_frames)
     }
 
+    /// Where a frame of the grid lies in the source's own time, in microseconds.
+    #[must_use]
+    pub fn source_time_us(&self, frame: u64) -> i64 {
+        self.video_start_us - self.rate.duration_us(self.lead_frames) + self.rate.duration_us(frame)
+    }
+
     /// The whole duration, in seconds.
     #[must_use]
     pub fn duration_seconds(&self) -> f64 {
@@ -178,7 +203,7 @@ impl Timeline {
         (0..count).map(|n| (2 * n + 1) * self.frames / (2 * count)).collect()
     }
 
-    /// Frames between key frames: four seconds, so that a segment is one group of pictures.
+    /// Frames between key frames, and so of a segment: four seconds, so that a segment is one group of pictures.
     #[must_use]
     pub fn gop_frames(&self) -> u64 {
         self.rate.frames_in(4_000_000).max(1)
@@ -240,6 +265,21 @@ mod tests {
         let still = Timeline::new(rate("25/1"), 0, 0, 40_000);
         assert_eq!(still.thumbnail_frames(3), [0]);
         assert!(timeline.thumbnail_frames(0).is_empty());
+    }
+
+    #[test]
+    fn time_scales_are_exact() {
+        assert_eq!(rate("30000/1001").timescale(), (30_000, 1_001));
+        assert_eq!(rate("24000/1001").timescale(), (24_000, 1_001));
+        assert_eq!(rate("25/1").timescale(), (10_000, 400));
+        assert_eq!(rate("15/2").timescale(), (10_005, 1_334));
+    }
+
+    #[test]
+    fn a_frame_of_the_grid_is_found_in_the_source() {
+        let timeline = Timeline::new(rate("25/1"), 1_000_000, 1_400_000, 11_400_000);
+        assert_eq!(timeline.source_time_us(0), 1_000_000);
+        assert_eq!(timeline.source_time_us(10), 1_400_000);
     }
 
     proptest! {
