@@ -51,6 +51,14 @@ impl TaskError {
         }
     }
 
+    /// A child that ran but did not get on.
+    pub(crate) fn stalled(stage: Stage) -> Self {
+        Self::Transient {
+            stage,
+            source: "the child process made no progress".into(),
+        }
+    }
+
     /// What a child process' end means at a stage.
     pub(crate) fn cage(stage: Stage, attempt: u32, error: CageError) -> Self {
         // A crash of the tool gets one more try: it may have been the machine.

@@ -2,9 +2,9 @@
 
 mod cage;
 mod error;
+mod range;
 mod scratch;
 mod stages;
-mod store;
 mod transfer;
 mod worker;
 

@@ -1,11 +1,13 @@
 //! Objects to files and back: in parallel ranges and parts, each tried again by itself.
 
+mod compose;
+
 use std::{
     fs::File,
     io::{self, Read as _},
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,12 +18,16 @@ use aws_sdk_s3::{
     primitives::{ByteStream, Length},
     types::{CompletedMultipartUpload, CompletedPart},
 };
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use reelay_core::{
     adapters::{AwsError, call_error},
     domain::job::PinnedSource,
 };
 use sha2::{Digest as _, Sha256};
+
+pub(crate) use self::compose::MIN_PART_BYTES;
+use crate::range::ReadObject;
 
 /// Size of a range and of a part. S3's own advice is 8 to 16 MB; 10,000 parts of it hold 160 GB.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -31,6 +37,8 @@ const PARALLEL: usize = 4;
 const BODY_TRIES: u32 = 3;
 /// How long one try of a piece may take.
 const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a read may take to begin; one whose body stalls later, the SDK ends by itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Moves objects.
 #[derive(Debug, Clone)]
@@ -38,6 +46,43 @@ pub(crate) struct Transfer {
     client: Client,
     source_bucket: String,
     output_bucket: String,
+}
+
+/// A bucket of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Bucket {
+    /// What was uploaded.
+    Source,
+    /// What was made, whole or in part.
+    Output,
+}
+
+/// An object that does not change while it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ObjectRef {
+    /// Where it is.
+    pub(crate) bucket: Bucket,
+    /// Its key.
+    pub(crate) key: String,
+    /// The version to read; the newest without.
+    pub(crate) version_id: Option<String>,
+    /// The entity tag that it must have.
+    pub(crate) etag: Option<String>,
+    /// Its size.
+    pub(crate) size_bytes: u64,
+}
+
+impl ObjectRef {
+    /// A pinned source.
+    pub(crate) fn source(key: String, pinned: &PinnedSource, size_bytes: u64) -> Self {
+        Self {
+            bucket: Bucket::Source,
+            key,
+            version_id: Some(pinned.version_id.clone()),
+            etag: Some(pinned.etag.clone()),
+            size_bytes,
+        }
+    }
 }
 
 /// A file that was stored.
@@ -49,12 +94,8 @@ pub(crate) struct Stored {
 
 impl Transfer {
     pub(crate) fn new(config: &SdkConfig, source_bucket: String, output_bucket: String) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(2))
-            .operation_attempt_timeout(PIECE_TIMEOUT)
-            .build();
         let config = aws_sdk_s3::config::Builder::from(config)
-            .timeout_config(timeouts)
+            .timeout_config(timeouts(PIECE_TIMEOUT))
             .retry_config(RetryConfig::standard().with_max_attempts(4))
             .build();
         Self {
@@ -64,76 +105,101 @@ impl Transfer {
         }
     }
 
-    /// Reads a pinned source into a file.
-    pub(crate) async fn fetch(
-        &self,
-        key: &str,
-        source: &PinnedSource,
-        size_bytes: u64,
-        path: &Path,
-    ) -> Result<(), AwsError> {
-        let file = Arc::new(File::create(path).map_err(|error| local("GetObject", &error))?);
-        stream::iter((0..size_bytes).step_by(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX)))
-            .map(|start| self.fetch_piece(key, source, start, (start + PIECE_BYTES).min(size_bytes), &file))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await
+    /// Reads the bytes from `start` up to `end` of an object, which has them all.
+    pub(crate) async fn read_range(&self, object: &ObjectRef, start: u64, end: u64) -> Result<Bytes, AwsError> {
+        let chunks = self.read_chunks(object, start, end).await?;
+        Ok(match <[Bytes; 1]>::try_from(chunks) {
+            Ok([chunk]) => chunk,
+            Err(chunks) => chunks.concat().into(),
+        })
     }
 
-    async fn fetch_piece(
-        &self,
-        key: &str,
-        source: &PinnedSource,
-        start: u64,
-        end: u64,
-        file: &Arc<File>,
-    ) -> Result<(), AwsError> {
+    /// The same, in chunks as they came.
+    async fn read_chunks(&self, object: &ObjectRef, start: u64, end: u64) -> Result<Vec<Bytes>, AwsError> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.read_range(key, source, start, end).await {
-                Ok(bytes) => {
-                    let file = Arc::clone(file);
-                    let write = tokio::task::spawn_blocking(move || file.write_all_at(&bytes, start));
-                    return write
-                        .await
-                        .map_err(io::Error::other)
-                        .and_then(|result| result)
-                        .map_err(|error| local("GetObject", &error));
+            match self.try_read(object, start, end).await {
+                Err(error) if tries < BODY_TRIES && error.is_retryable() => {
+                    tracing::warn!(%error, tries, "a range is read again");
                 }
-                Err(error) if tries >= BODY_TRIES || !error.is_retryable() => return Err(error),
-                Err(error) => tracing::warn!(%error, tries, "a range is read again"),
+                result => return result,
             }
         }
     }
 
-    async fn read_range(&self, key: &str, source: &PinnedSource, start: u64, end: u64) -> Result<Vec<u8>, AwsError> {
-        let output = self
+    async fn try_read(&self, object: &ObjectRef, start: u64, end: u64) -> Result<Vec<Bytes>, AwsError> {
+        let bucket = match object.bucket {
+            Bucket::Source => &self.source_bucket,
+            Bucket::Output => &self.output_bucket,
+        };
+        let mut output = self
             .client
             .get_object()
-            .bucket(&self.source_bucket)
-            .key(key)
-            .version_id(&source.version_id)
-            .if_match(&source.etag)
+            .bucket(bucket)
+            .key(&object.key)
+            .set_version_id(object.version_id.clone())
+            .set_if_match(object.etag.clone())
             .range(format!("bytes={start}-{}", end - 1))
+            .customize()
+            .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeouts(ANSWER_TIMEOUT)))
             .send()
             .await
             .map_err(|error| call_error("GetObject", &error))?;
-        let broken = |aws_code: &str| AwsError::Call {
-            operation: "GetObject",
-            aws_code: aws_code.to_owned(),
-            retryable: true,
-        };
-        let bytes = output
-            .body
-            .collect()
-            .await
-            .map_err(|_| broken("BodyBrokenOff"))?
-            .into_bytes();
-        if u64::try_from(bytes.len()).ok() != Some(end - start) {
+        let mut chunks = Vec::new();
+        let mut left_bytes = end - start;
+        while let Some(chunk) = output.body.next().await {
+            let chunk = chunk.map_err(|_| broken("BodyBrokenOff"))?;
+            left_bytes = left_bytes
+                .checked_sub(chunk.len() as u64)
+                .ok_or_else(|| broken("BodyTooLong"))?;
+            chunks.push(chunk);
+        }
+        if left_bytes > 0 {
             return Err(broken("BodyTooShort"));
         }
-        Ok(bytes.into())
+        Ok(chunks)
+    }
+
+    /// Reads a small object of the output bucket.
+    pub(crate) async fn read_output(&self, key: &str) -> Result<Bytes, AwsError> {
+        let output = self
+            .client
+            .get_object()
+            .bucket(&self.output_bucket)
+            .key(key)
+            .send()
+            .await
+            .map_err(|error| call_error("GetObject", &error))?;
+        let body = output.body.collect().await;
+        body.map(aws_sdk_s3::primitives::AggregatedBytes::into_bytes)
+            .map_err(|_| broken("BodyBrokenOff"))
+    }
+
+    /// Stores bytes that are at hand.
+    pub(crate) async fn store_bytes(&self, bytes: Vec<u8>, key: &str, content_type: &str) -> Result<Stored, AwsError> {
+        let stored = Stored {
+            size_bytes: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(&bytes)),
+        };
+        self.put(key, content_type, bytes.into()).await?;
+        Ok(stored)
+    }
+
+    async fn put(&self, key: &str, content_type: &str, body: ByteStream) -> Result<(), AwsError> {
+        self.client
+            .put_object()
+            .bucket(&self.output_bucket)
+            .key(key)
+            .content_type(content_type)
+            .body(body)
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| call_error("PutObject", &error))
     }
 
     /// Stores a file, in parts when it is large.
@@ -145,23 +211,36 @@ impl Transfer {
             .and_then(|result| result)
             .map_err(|error| local("PutObject", &error))?;
         if stored.size_bytes <= PIECE_BYTES {
-            let body = piece(path, 0, stored.size_bytes).await?;
-            self.client
-                .put_object()
-                .bucket(&self.output_bucket)
-                .key(key)
-                .content_type(content_type)
-                .body(body)
-                .send()
-                .await
-                .map_err(|error| call_error("PutObject", &error))?;
+            self.put(key, content_type, piece(path, 0, stored.size_bytes).await?)
+                .await?;
         } else {
-            self.store_parts(path, key, content_type, stored.size_bytes).await?;
+            let upload = self.begin(key, content_type).await?;
+            let parts = self.fill(path, key, &upload, stored.size_bytes).await;
+            self.finish(key, &upload, parts).await?;
         }
         Ok(stored)
     }
 
-    async fn store_parts(&self, path: &Path, key: &str, content_type: &str, size_bytes: u64) -> Result<(), AwsError> {
+    async fn fill(
+        &self,
+        path: &Path,
+        key: &str,
+        upload_id: &str,
+        size_bytes: u64,
+    ) -> Result<Vec<CompletedPart>, AwsError> {
+        let starts = (0..size_bytes).step_by(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX));
+        stream::iter(starts.zip(1_i32..))
+            .map(async |(start, number)| {
+                let body = piece(path, start, PIECE_BYTES.min(size_bytes - start)).await?;
+                self.upload_part(key, upload_id, body, number).await
+            })
+            .buffered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    /// Begins an upload in parts.
+    async fn begin(&self, key: &str, content_type: &str) -> Result<String, AwsError> {
         let created = self
             .client
             .create_multipart_upload()
@@ -171,8 +250,54 @@ impl Transfer {
             .send()
             .await
             .map_err(|error| call_error("CreateMultipartUpload", &error))?;
-        let upload_id = created.upload_id.unwrap_or_default();
-        let result = self.fill_parts(path, key, &upload_id, size_bytes).await;
+        Ok(created.upload_id.unwrap_or_default())
+    }
+
+    async fn upload_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        body: ByteStream,
+        number: i32,
+    ) -> Result<CompletedPart, AwsError> {
+        let output = self
+            .client
+            .upload_part()
+            .bucket(&self.output_bucket)
+            .key(key)
+            .upload_id(upload_id)
+            .part_number(number)
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| call_error("UploadPart", &error))?;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(output.e_tag);
+        Ok(part.set_checksum_crc32(output.checksum_crc32).build())
+    }
+
+    /// Ends an upload in parts: with all of them, or not at all.
+    async fn finish(
+        &self,
+        key: &str,
+        upload_id: &str,
+        parts: Result<Vec<CompletedPart>, AwsError>,
+    ) -> Result<(), AwsError> {
+        let result = match parts {
+            Ok(parts) => {
+                let upload = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+                self.client
+                    .complete_multipart_upload()
+                    .bucket(&self.output_bucket)
+                    .key(key)
+                    .upload_id(upload_id)
+                    .multipart_upload(upload)
+                    .send()
+                    .await
+                    .map(|_| ())
+                    .map_err(|error| call_error("CompleteMultipartUpload", &error))
+            }
+            Err(error) => Err(error),
+        };
         if result.is_err() {
             // Best effort: what this leaves behind, the bucket's lifecycle rule removes.
             let abort = self
@@ -180,44 +305,38 @@ impl Transfer {
                 .abort_multipart_upload()
                 .bucket(&self.output_bucket)
                 .key(key);
-            let _ = abort.upload_id(&upload_id).send().await;
+            let _ = abort.upload_id(upload_id).send().await;
         }
         result
     }
+}
 
-    async fn fill_parts(&self, path: &Path, key: &str, upload_id: &str, size_bytes: u64) -> Result<(), AwsError> {
-        let starts = (0..size_bytes).step_by(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX));
-        let parts: Vec<CompletedPart> = stream::iter(starts.zip(1_i32..))
-            .map(async |(start, number)| {
-                let body = piece(path, start, PIECE_BYTES.min(size_bytes - start)).await?;
-                let output = self
-                    .client
-                    .upload_part()
-                    .bucket(&self.output_bucket)
-                    .key(key)
-                    .upload_id(upload_id)
-                    .part_number(number)
-                    .body(body)
-                    .send()
-                    .await
-                    .map_err(|error| call_error("UploadPart", &error))?;
-                let part = CompletedPart::builder().part_number(number).set_e_tag(output.e_tag);
-                Ok::<_, AwsError>(part.set_checksum_crc32(output.checksum_crc32).build())
-            })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        self.client
-            .complete_multipart_upload()
-            .bucket(&self.output_bucket)
-            .key(key)
-            .upload_id(upload_id)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
-            .send()
-            .await
-            .map_err(|error| call_error("CompleteMultipartUpload", &error))?;
-        Ok(())
+impl ReadObject for Transfer {
+    fn read<'a>(&'a self, object: &'a ObjectRef, range: Range<u64>) -> BoxFuture<'a, Result<Vec<Bytes>, AwsError>> {
+        self.read_chunks(object, range.start, range.end).boxed()
     }
+}
+
+fn timeouts(attempt: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(attempt)
+        .build()
+}
+
+fn broken(aws_code: &str) -> AwsError {
+    AwsError::Call {
+        operation: "GetObject",
+        aws_code: aws_code.to_owned(),
+        retryable: true,
+    }
+}
+
+fn read_file(path: &Path, offset: u64, bytes: u64) -> io::Result<Bytes> {
+    let length = usize::try_from(bytes).map_err(io::Error::other)?;
+    let mut buffer = vec![0; length];
+    File::open(path)?.read_exact_at(&mut buffer, offset)?;
+    Ok(buffer.into())
 }
 
 async fn piece(path: &Path, start: u64, length: u64) -> Result<ByteStream, AwsError> {

@@ -21,7 +21,7 @@ use tokio::{
     net::unix::pipe,
 };
 
-pub(crate) use tool::{Tool, Tools, input};
+pub(crate) use tool::{Tool, Tools, input, input_url};
 pub(crate) use usage::Usage;
 
 /// How much of what a child writes to standard error is kept.
