@@ -13,19 +13,21 @@ use reelay_core::{
         objects::Bucket,
         queue::TaskQueues,
         secrets::Secret,
+        tasks,
     },
     domain::{
         create::CreateJob,
         failure::{Failure, FailureCode, Stage},
         id::{AccountId, JobId},
-        job::{Job, Status},
+        job::{Job, MAX_ATTEMPTS, Status},
         message::Task,
         spec::Priority,
+        task::TaskId,
         time::UtcTime,
     },
 };
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn job(account: &AccountId, created_at: UtcTime) -> Result<Job> {
     let body: CreateJob = serde_json::from_value(json!({"filename": "ä \"b\".mp4", "size_bytes": 6,
@@ -144,6 +146,164 @@ async fn outputs_are_visible_by_the_pointer_and_not_without_it() -> Result<()> {
     Ok(())
 }
 
+/// Stores a task as it is, of a job that need not be there.
+async fn task_item(harness: &Harness, job_id: &JobId, task: TaskId, attributes: Value) -> Result<()> {
+    let mut item = json!({"job_id": job_id, "item": task.item(1), "state": "READY", "attempts": 1, "owner": "wrk_1",
+        "lease_expires_ms": 2_000, "sent_ms": 1_000, "updated_at": UtcTime::from_epoch_ms(1_000)});
+    if let (Value::Object(item), Value::Object(more)) = (&mut item, attributes) {
+        item.extend(more);
+    }
+    harness.store_item(&item).await
+}
+
+/// Does the same write many times at once; returns how many of them did it.
+async fn winners(write: impl AsyncFn() -> Result<bool, AwsError>) -> Result<usize> {
+    let writes = join_all((0..10).map(|_| write())).await;
+    let won: Vec<bool> = writes.into_iter().collect::<Result<_, _>>()?;
+    Ok(won.into_iter().filter(|won| *won).count())
+}
+
+#[tokio::test]
+async fn a_task_is_made_ready_by_one_of_many_and_only_from_its_own_state() -> Result<()> {
+    let harness = Harness::open().await?;
+    let table = jobs(&harness)?;
+    let now = UtcTime::from_epoch_ms(10_000);
+    let all = ["BLOCKED", "READY", "RUNNING", "DONE", "FAILED"];
+    let id = TaskId::Encode(1);
+    for state in all {
+        let job = JobId::generate();
+        for task in [id, TaskId::Assemble] {
+            task_item(&harness, &job, task, json!({"state": state})).await?;
+        }
+        let unblocked = winners(async || tasks::unblock_assemble(&table, &job, 1, now).await).await?;
+        let reopened = winners(async || tasks::reopen(&table, &job, 1, id, now).await).await?;
+        let expected = [usize::from(state == "BLOCKED"), usize::from(state == "RUNNING")];
+        assert_eq!([unblocked, reopened], expected, "{state}");
+        let items = harness.items(job.as_str()).await?;
+        for (task, changed) in [(TaskId::Assemble, unblocked), (id, reopened)] {
+            let item = &items[&task.item(1)];
+            let wanted = if changed == 1 {
+                ("READY", 10_000)
+            } else {
+                (state, 1_000)
+            };
+            assert_eq!(
+                (item["state"].as_str(), item["sent_ms"].as_i64()),
+                (Some(wanted.0), Some(wanted.1))
+            );
+        }
+        assert_eq!(items[&id.item(1)].get("owner").is_none(), reopened == 1);
+    }
+    // Nothing of another generation, and nothing that is not there.
+    assert!(!tasks::reopen(&table, &JobId::generate(), 1, id, now).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_that_holds_and_a_last_attempt_are_not_reopened() -> Result<()> {
+    let harness = Harness::open().await?;
+    let table = jobs(&harness)?;
+    let (job, id) = (JobId::generate(), TaskId::Plan);
+    task_item(&harness, &job, id, json!({"state": "RUNNING"})).await?;
+    assert!(!tasks::reopen(&table, &job, 1, id, UtcTime::from_epoch_ms(2_000)).await?);
+    assert!(tasks::reopen(&table, &job, 1, id, UtcTime::from_epoch_ms(2_001)).await?);
+    let last = json!({"state": "RUNNING", "attempts": MAX_ATTEMPTS});
+    task_item(&harness, &job, id, last).await?;
+    assert!(!tasks::reopen(&table, &job, 1, id, UtcTime::from_epoch_ms(9_000)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_of_many_sends_a_message_again_and_one_revokes_the_attempt_that_it_saw() -> Result<()> {
+    let harness = Harness::open().await?;
+    let table = jobs(&harness)?;
+    let (job, id) = (JobId::generate(), TaskId::Encode(0));
+    let now = UtcTime::from_epoch_ms(10_000);
+    task_item(&harness, &job, id, json!({})).await?;
+    assert!(!tasks::resend(&table, &job, 1, id, 1_000, now).await?, "not before");
+    let sent = winners(async || tasks::resend(&table, &job, 1, id, 1_001, now).await).await?;
+    assert_eq!(sent, 1);
+    let item = harness.item(job.as_str(), &id.item(1)).await?;
+    assert_eq!(item["sent_ms"], 10_000);
+    assert_eq!(
+        item["updated_at"],
+        json!(UtcTime::from_epoch_ms(1_000)),
+        "it has waited since then"
+    );
+    assert!(!tasks::revoke(&table, &job, 1, id, 1, now).await?, "nobody has it");
+
+    task_item(
+        &harness,
+        &job,
+        id,
+        json!({"state": "RUNNING", "lease_expires_ms": 90_000}),
+    )
+    .await?;
+    assert!(
+        !tasks::resend(&table, &job, 1, id, 5_000, now).await?,
+        "somebody has it"
+    );
+    assert!(!tasks::revoke(&table, &job, 1, id, 2, now).await?, "another attempt");
+    assert_eq!(
+        winners(async || tasks::revoke(&table, &job, 1, id, 1, now).await).await?,
+        1
+    );
+    let item = harness.item(job.as_str(), &id.item(1)).await?;
+    assert_eq!((&item["state"], item.get("owner")), (&json!("READY"), None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_fails_with_its_exhausted_task_or_not_at_all() -> Result<()> {
+    let harness = Harness::open().await?;
+    let table = jobs(&harness)?;
+    let now = UtcTime::from_epoch_ms(10_000);
+    let failure = Failure::new(FailureCode::AttemptsExhausted, Stage::Encode, MAX_ATTEMPTS, "over");
+    let id = TaskId::Encode(2);
+    for (status, task, fails) in [
+        ("QUEUED", json!({"attempts": 3}), true),
+        ("IN_PROGRESS", json!({"attempts": 3, "state": "RUNNING"}), true),
+        (
+            "IN_PROGRESS",
+            json!({"attempts": 3, "state": "RUNNING", "lease_expires_ms": 10_000}),
+            false,
+        ),
+        ("IN_PROGRESS", json!({"attempts": 2, "state": "RUNNING"}), false),
+        ("IN_PROGRESS", json!({"attempts": 3, "state": "DONE"}), false),
+        ("CANCELLED", json!({"attempts": 3}), false),
+        ("COMPLETED", json!({"attempts": 3}), false),
+    ] {
+        let case = format!("{status} {task}");
+        let job = JobId::generate();
+        // Without an entry in the index of open jobs: the stack's own sweep leaves it to us.
+        let item = json!({"job_id": job, "item": "job", "status": status, "generation": 1, "playable": true});
+        harness.store_item(&item).await?;
+        task_item(&harness, &job, id, task).await?;
+        let before = harness.items(job.as_str()).await?;
+        assert!(
+            !tasks::fail_exhausted(&table, &job, 2, id, &failure, now).await?,
+            "{case}"
+        );
+        let won = winners(async || tasks::fail_exhausted(&table, &job, 1, id, &failure, now).await).await?;
+        assert_eq!(won, usize::from(fails), "{case}");
+        let after = harness.items(job.as_str()).await?;
+        if fails {
+            assert_eq!(
+                (&after["job"]["status"], &after[&id.item(1)]["state"]),
+                (&json!("FAILED"), &json!("FAILED"))
+            );
+            assert_eq!(after["job"]["error"]["code"], "attempts_exhausted");
+            assert_eq!(
+                (&after["job"]["playable"], after[&id.item(1)].get("owner")),
+                (&json!(false), None)
+            );
+        } else {
+            assert_eq!(after, before, "{case}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_signed_upload_is_bound_to_length_and_type() -> Result<()> {
     let harness = Harness::open().await?;
@@ -177,12 +337,9 @@ async fn a_task_comes_out_of_the_queue_that_its_priority_names() -> Result<()> {
         (Priority::High, "HIGH_DEAD_LETTER_QUEUE_URL"),
         (Priority::Low, "LOW_DEAD_LETTER_QUEUE_URL"),
     ] {
-        let task = Task::Plan {
-            job_id: JobId::generate(),
-            generation: 3,
-        };
+        let job_id = JobId::generate();
+        let task = Task::new(job_id.clone(), 3, TaskId::Plan);
         queues.send(priority, &account, &task).await?;
-        let Task::Plan { job_id, .. } = &task;
         let bodies = harness.messages(queue, job_id.as_str()).await?;
         assert_eq!(
             bodies

@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 
-functions=(auth upload status intake process notify)
+functions=(auth upload status intake process notify sweep)
 findings=0
 finding() {
     echo "features: $1"
@@ -30,12 +30,13 @@ done
 
 # What each function may not contain. A client that is not there cannot be misused, and costs no start time.
 declare -A without=(
-    [auth]="aws-sdk-s3 aws-sdk-sqs aws-sdk-ses"
-    [upload]="aws-sdk-sqs aws-sdk-ses argon2"
-    [status]="aws-sdk-sqs aws-sdk-ses argon2"
-    [intake]="aws-sdk-ses aws-sdk-secretsmanager jsonwebtoken axum argon2"
-    [process]="aws-sdk-ses aws-sdk-secretsmanager jsonwebtoken axum argon2"
-    [notify]="aws-sdk-s3 aws-sdk-sqs aws-sdk-secretsmanager jsonwebtoken axum argon2"
+    [auth]="aws-sdk-s3 aws-sdk-sqs aws-sdk-ses aws-sdk-lambda"
+    [upload]="aws-sdk-ses aws-sdk-lambda argon2"
+    [status]="aws-sdk-sqs aws-sdk-ses aws-sdk-lambda argon2"
+    [intake]="aws-sdk-ses aws-sdk-lambda aws-sdk-secretsmanager jsonwebtoken axum argon2"
+    [process]="aws-sdk-ses aws-sdk-lambda aws-sdk-secretsmanager jsonwebtoken axum argon2"
+    [notify]="aws-sdk-s3 aws-sdk-sqs aws-sdk-lambda aws-sdk-secretsmanager jsonwebtoken axum argon2"
+    [sweep]="aws-sdk-ses aws-sdk-secretsmanager jsonwebtoken axum argon2"
 )
 for function in "${functions[@]}"; do
     packages=$(built_from "$function") || finding "$function has no dependency tree"

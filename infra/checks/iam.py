@@ -16,11 +16,13 @@ from expand import TEMPLATE, Stack, as_list, expand
 LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 TRACE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 READ_OBJECT = ["s3:GetObject", "s3:GetObjectVersion"]
+MAKE_OBJECT = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
 TASKS = [
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
     "sqs:ReceiveMessage",
+    "sqs:SendMessage",
 ]
 SIGNING_KEY = ["secretsmanager:GetSecretValue"]
 SENDER = 'when {"StringEquals": {"ses:FromAddress": {"Ref": "MailSender"}}}'
@@ -42,9 +44,11 @@ EXPECTED = {
         "UploadLogGroup": LOG,
         "*": TRACE,
         "AccountsTable": ["dynamodb:BatchGetItem"],
-        "JobsTable": ["dynamodb:PutItem"],
+        "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
         "SigningKeySecret": SIGNING_KEY,
         "SourceBucket/sources/*": ["s3:PutObject"],
+        "HighQueue": ["sqs:SendMessage"],
+        "LowQueue": ["sqs:SendMessage"],
     },
     "StatusRole": {
         "StatusLogGroup": LOG,
@@ -69,9 +73,10 @@ EXPECTED = {
     "ProcessRole": {
         "ProcessLogGroup": LOG,
         "*": TRACE,
-        "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+        "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"],
         "SourceBucket/sources/*": READ_OBJECT,
-        "OutputBucket/outputs/*": ["s3:AbortMultipartUpload", "s3:PutObject"],
+        "OutputBucket/outputs/*": MAKE_OBJECT,
+        "OutputBucket/work/*": MAKE_OBJECT,
         "HighQueue": TASKS,
         "LowQueue": TASKS,
     },
@@ -86,8 +91,21 @@ EXPECTED = {
         f"identity/${{Domain}} {SENDER}": ["ses:SendEmail"],
         "NotifyDeadLetterQueue": ["sqs:SendMessage"],
     },
+    # Makes no item, lists nothing (see its right to list in the template), and calls one function.
+    "SweepRole": {
+        "SweepLogGroup": LOG,
+        "*": TRACE,
+        "JobsTable": ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+        "JobsTable/index/open-updated": ["dynamodb:Query"],
+        "SourceBucket": ["s3:ListBucket"],
+        "SourceBucket/sources/*": ["s3:GetObject"],
+        "HighQueue": ["sqs:SendMessage"],
+        "LowQueue": ["sqs:SendMessage"],
+        "IntakeFunction": ["lambda:InvokeFunction"],
+    },
 }
 
+CALLERS = ("apigateway.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com")
 # AWS lets nobody name a resource for these.
 WITHOUT_RESOURCE = set(TRACE)
 
@@ -163,9 +181,9 @@ def check_shape(stack: Stack):
 
 
 def check_callers(stack: Stack):
-    """Nobody but the API and the source bucket may call a function."""
+    """Nobody but the API, the source bucket and the schedule may call a function."""
     for name, permission in stack.of_type("AWS::Lambda::Permission").items():
-        if permission["Principal"] not in ("apigateway.amazonaws.com", "s3.amazonaws.com"):
+        if permission["Principal"] not in CALLERS:
             yield f"{name} lets {permission['Principal']} call a function"
         if "SourceArn" not in permission:
             yield f"{name} lets anything of {permission['Principal']} call a function"

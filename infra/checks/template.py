@@ -14,11 +14,15 @@ from expand import TEMPLATE, Stack, as_list, expand
 
 API_TIMEOUT_SECONDS = 29  # API Gateway gives up after 30
 DAY_SECONDS = 86400
+# The units of a schedule's rate.
+SECONDS_OF = {"minute": 60, "hour": 3600, "day": DAY_SECONDS}
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL")
 
 # Rules of cfn_lint_serverless that do not fit, each with its reason.
 IGNORED_RULES = {
     "ES1001": "wants a failure destination on the mappings of queues too, which have the queue's own dead-letter queue",
+    "ES1007": "wants a failure destination for scheduled calls too; for uploads, check_functions wants it",
+    "ES4000": "wants a dead-letter queue for a scheduled call, which the next minute's call makes good",
     "ES6000": "wants a dead-letter queue behind every dead-letter queue",
     "WS1004": "knows a function's log group by its name only; ours are named in the functions' LoggingConfig",
 }
@@ -164,6 +168,30 @@ def check_functions(stack: Stack):
             yield f"{name} keeps logs for ever"
 
 
+def check_schedules(stack: Stack):
+    functions = stack.of_type("AWS::Lambda::Function")
+    allowed = {
+        (stack.target(permission["FunctionName"]), stack.target(permission.get("SourceArn")))
+        for permission in stack.of_type("AWS::Lambda::Permission").values()
+        if permission["Principal"] == "events.amazonaws.com"
+    }
+    once = {
+        stack.target(properties["FunctionName"])
+        for properties in stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+        if properties.get("MaximumRetryAttempts") == 0
+    }
+    for name, rule in stack.of_type("AWS::Events::Rule").items():
+        count, unit = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", rule["ScheduleExpression"]).groups()
+        for target in rule["Targets"]:
+            function = stack.target(target["Arn"])
+            if (function, name) not in allowed:
+                yield f"{name} may not call {function}"
+            if functions[function]["Timeout"] >= int(count) * SECONDS_OF[unit]:
+                yield f"{name} calls {function} before its last call must have ended"
+            if target.get("RetryPolicy", {}).get("MaximumRetryAttempts") != 0 or function not in once:
+                yield f"{name} lets calls of {function} pile up"
+
+
 def check_buckets(stack: Stack):
     documents = policies(stack, "AWS::S3::BucketPolicy", "Bucket")
     for name, bucket in stack.of_type("AWS::S3::Bucket").items():
@@ -189,6 +217,9 @@ def check_buckets(stack: Stack):
         if bucket.get("VersioningConfiguration", {}).get("Status") == "Enabled":
             if not any(rule.get("NoncurrentVersionExpiration") for rule in rules):
                 yield f"{name} keeps every version for ever"
+        # The emulator drops lifecycle rules, so that this is the only proof.
+        if name == "OutputBucket" and not any(rule.get("Prefix") == "work/" and "ExpirationInDays" in rule for rule in rules):
+            yield f"{name} keeps for ever what only a running job reads"
         if "ExpirationInDays" not in json.dumps(bucket.get("LifecycleConfiguration", {})):
             yield f"{name} cannot expire its objects"
         for rule in bucket.get("CorsConfiguration", {}).get("CorsRules", []):
@@ -266,7 +297,8 @@ def main() -> int:
     template = expand(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else TEMPLATE)
     stack = Stack(template)
     findings = list(lint(template))
-    for check in (check_queues, check_mappings, check_functions, check_buckets, check_tables, check_api):
+    checks = (check_queues, check_mappings, check_functions, check_schedules, check_buckets, check_tables, check_api)
+    for check in checks:
         findings += check(stack)
     for finding in findings:
         print(f"template: {finding}")

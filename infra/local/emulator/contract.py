@@ -128,6 +128,9 @@ Resources:
               - {{ Effect: Allow, Action: s3:PutObject, Resource: !Sub "${{Bucket.Arn}}/in/*" }}
               - {{ Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn }}
               - Effect: Allow
+                Action: lambda:InvokeFunction
+                Resource: !Sub "arn:aws:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:contract"
+              - Effect: Allow
                 Action: ses:SendEmail
                 Resource: !Sub "arn:aws:ses:${{AWS::Region}}:${{AWS::AccountId}}:identity/contract@example.com"
                 Condition: {{ StringEquals: {{ ses:FromAddress: contract@example.com }} }}
@@ -143,6 +146,18 @@ Resources:
       Layers: [!Ref Layer]
       Events:
         Any: {{ Type: HttpApi, Properties: {{ ApiId: !Ref ImplicitApi, Path: /any, Method: GET }} }}
+  Schedule:
+    Type: AWS::Events::Rule
+    Properties:
+      ScheduleExpression: rate(1 minute)
+      Targets: [{{ Id: contract, Arn: !GetAtt Function.Arn }}]
+  SchedulePermission:
+    Type: AWS::Lambda::Permission
+    Properties:
+      Action: lambda:InvokeFunction
+      FunctionName: !Ref Function
+      Principal: events.amazonaws.com
+      SourceArn: !GetAtt Schedule.Arn
 """
 
 
@@ -279,6 +294,24 @@ def role(world: World) -> bool:
     table = world.ids["Table"]
     world.as_function("dynamodb").get_item(TableName=table, Key={"id": {"S": "1"}})
     return refused(lambda: world.as_function("dynamodb").delete_item(TableName=table, Key={"id": {"S": "1"}}))
+
+
+@relied_on("a function calls another without waiting, and only the one that its role names")
+def function_to_function(world: World) -> bool:
+    client = world.as_function("lambda")
+    call = {"InvocationType": "Event", "Payload": b"{}"}
+    answer = client.invoke(FunctionName="contract", **call)
+    return answer["StatusCode"] == 202 and refused(lambda: client.invoke(FunctionName="elsewhere", **call))
+
+
+# That it fires takes a minute to see: tests/sweep.rs waits for it.
+@relied_on("a schedule is deployed with its rate and its function")
+def schedule(world: World) -> bool:
+    client = boto3.client("events")
+    rule = client.describe_rule(Name=world.ids["Schedule"])
+    (target,) = client.list_targets_by_rule(Rule=world.ids["Schedule"])["Targets"]
+    is_set = (rule["ScheduleExpression"], rule["State"]) == ("rate(1 minute)", "ENABLED")
+    return is_set and target["Arn"].endswith(":function:contract")
 
 
 @relied_on("a presigned PUT is bound to length, type and the signer's rights; guard.py's mark satisfies TLS policies")
