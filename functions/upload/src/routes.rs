@@ -9,17 +9,20 @@ use axum::{
     routing::post,
 };
 use reelay_core::{
-    adapters::{jobs::JobsTable, objects::Bucket},
+    adapters::{jobs::JobsTable, objects::Bucket, queue::TaskQueues},
     domain::{create::CreateJob, id::JobId, job::Job, time::UtcTime},
     http::{ApiError, Authenticator, Caller, JsonBody, view::JobView},
 };
 use serde::Serialize;
+
+use crate::actions;
 
 #[derive(Clone)]
 pub(crate) struct AppState {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) jobs: JobsTable,
     pub(crate) sources: Bucket,
+    pub(crate) queues: TaskQueues,
     pub(crate) max_source_bytes: u64,
     pub(crate) upload_window: Duration,
 }
@@ -31,7 +34,11 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(state: AppState) -> Router {
-    Router::new().route("/jobs", post(create)).with_state(state)
+    Router::new()
+        .route("/jobs", post(create))
+        .route("/jobs/{id}/cancel", post(actions::cancel))
+        .route("/jobs/{id}/retry", post(actions::retry))
+        .with_state(state)
 }
 
 /// A new job and where its source goes.

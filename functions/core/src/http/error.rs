@@ -61,6 +61,10 @@ codes! {
     EmailTaken => "email_taken", CONFLICT, "The address has an account already";
     /// The job has not got that far.
     NotReady => "not_ready", CONFLICT, "The job has not got that far";
+    /// The job is over, and not by a cancel.
+    NotCancellable => "not_cancellable", CONFLICT, "The job is over and cannot be cancelled";
+    /// The job did not end in a way that another run could change, or runs already.
+    NotRetryable => "not_retryable", CONFLICT, "The job cannot be retried";
     /// The body is longer than any request of this API.
     BodyTooLarge => "body_too_large", PAYLOAD_TOO_LARGE, "The request body is too large";
     /// The body is declared as something other than JSON.

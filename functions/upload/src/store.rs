@@ -1,0 +1,196 @@
+//! The two writes by which an owner changes the course of a job.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::{
+    error::{BuildError, ProvideErrorMetadata, SdkError},
+    types::{Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
+};
+use reelay_core::{
+    adapters::{
+        AwsError,
+        dynamo::{self, ConditionalError, Write, flag, n, outcome, s},
+        jobs::{JOB, JobsTable, new_task},
+    },
+    domain::{
+        id::{AccountId, JobId},
+        job::{Job, Status},
+        task::{TaskId, TaskState},
+        time::UtcTime,
+    },
+};
+
+/// What DynamoDB says when a transaction on the same item is under way. The workers of a job that many of them encode
+/// have one every moment, so this is no fault, and their owner's wish must not lose against it.
+const CONFLICTS: [&str; 2] = ["TransactionConflictException", "TransactionCanceledException"];
+/// Tries of a write that meets such transactions, the first one included. With the waits: 0.8 s.
+const TRIES: u32 = 6;
+/// The wait after the first conflict; it doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+/// Cancels a job that is not over, whichever generation of it runs.
+///
+/// One write on condition that the job is this account's and may be cancelled, without a read before it. So whoever
+/// publishes, fails or starts the job comes either before it, and it is refused, or after it and is refused itself.
+///
+/// Returns the job as it then stands: CANCELLED, by this call or an earlier one, or over in another way. `None` when the
+/// account has no such job.
+pub(crate) async fn cancel(
+    jobs: &JobsTable,
+    account: &AccountId,
+    job_id: &JobId,
+    now: UtcTime,
+) -> Result<Option<Job>, AwsError> {
+    let mut update = jobs
+        .client()
+        .update_item()
+        .table_name(jobs.name())
+        .key("job_id", s(job_id.as_str()))
+        .key("item", s(JOB))
+        .update_expression(
+            "SET #status = :cancelled, playable = :false, completed_at = :now, updated_at = :now \
+             REMOVE open_state, phase, fps, published_attempt",
+        )
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":cancelled", s(Status::Cancelled.as_str()))
+        .expression_attribute_values(":false", flag(false))
+        .expression_attribute_values(":account", s(account.as_str()))
+        .expression_attribute_values(":now", s(now.to_string()))
+        .return_values(ReturnValue::AllNew)
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    let mut open = Vec::new();
+    for (index, status) in Status::Cancelled.predecessors().iter().enumerate() {
+        let name = format!(":from{index}");
+        update = update.expression_attribute_values(&name, s(status.as_str()));
+        open.push(name);
+    }
+    let update = update.condition_expression(format!("account_id = :account AND #status IN ({})", open.join(", ")));
+    let item = match undisturbed("UpdateItem", || update.clone().send()).await? {
+        Write::Done(output) => output.attributes,
+        Write::Refused(old) => old,
+    };
+    let job: Option<Job> = item.map(dynamo::from_item).transpose()?;
+    Ok(job.filter(|job| job.account_id == *account))
+}
+
+/// Begins a job's next generation, and makes its plan task, in one transaction, on condition that status and generation
+/// still are what was read.
+///
+/// Returns whether this call did it. A repeat of it by the client of the SDK carries the same token, so an answer that
+/// was lost on the way does not look like a refusal.
+pub(crate) async fn retry(jobs: &JobsTable, read: &Job, next: &Job, now: UtcTime) -> Result<bool, AwsError> {
+    let built = |error: BuildError| AwsError::Item(error.into());
+    let update = Update::builder()
+        .table_name(jobs.name())
+        .key("job_id", s(next.job_id.as_str()))
+        .key("item", s(JOB))
+        .update_expression(
+            "SET #status = :queued, open_state = :queued, generation = :next, attempts = :zero, frames_done = :zero, \
+             tasks_total = :zero, tasks_remaining = :zero, playable = :false, queued_at = :now, updated_at = :now \
+             REMOVE #error, completed_at, started_at, phase, fps, published_attempt",
+        )
+        .condition_expression("#status = :read AND generation = :generation AND attribute_exists(#source)")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_names("#error", "error")
+        .expression_attribute_names("#source", "source")
+        .expression_attribute_values(":queued", s(next.status.as_str()))
+        .expression_attribute_values(":next", n(next.generation))
+        .expression_attribute_values(":zero", n(0))
+        .expression_attribute_values(":false", flag(false))
+        .expression_attribute_values(":now", s(now.to_string()))
+        .expression_attribute_values(":read", s(read.status.as_str()))
+        .expression_attribute_values(":generation", n(read.generation))
+        .build()
+        .map_err(built)?;
+    let put = Put::builder()
+        .table_name(jobs.name())
+        .set_item(Some(new_task(
+            &next.job_id,
+            next.generation,
+            TaskId::Plan,
+            TaskState::Ready,
+            now,
+        )))
+        .condition_expression("attribute_not_exists(job_id)")
+        .build()
+        .map_err(built)?;
+    let transaction = jobs
+        .client()
+        .transact_write_items()
+        .transact_items(TransactWriteItem::builder().update(update).build())
+        .transact_items(TransactWriteItem::builder().put(put).build());
+    let write = undisturbed("TransactWriteItems", || transaction.clone().send()).await?;
+    Ok(matches!(write, Write::Done(_)))
+}
+
+/// Sends a conditional write until no other transaction is in its way.
+async fn undisturbed<T, E, R, F>(operation: &'static str, mut send: impl FnMut() -> F) -> Result<Write<T>, AwsError>
+where
+    E: ConditionalError + ProvideErrorMetadata,
+    F: Future<Output = Result<T, SdkError<E, R>>>,
+{
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        match outcome(operation, send().await) {
+            Err(AwsError::Call { aws_code, .. }) if CONFLICTS.contains(&aws_code.as_str()) => {
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            result => return result,
+        }
+    }
+    outcome(operation, send().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::{
+        error::ErrorMetadata,
+        operation::update_item::UpdateItemError,
+        types::error::{ConditionalCheckFailedException, TransactionConflictException},
+    };
+
+    use super::*;
+
+    fn conflict() -> UpdateItemError {
+        let code = ErrorMetadata::builder().code(CONFLICTS[0]).build();
+        UpdateItemError::TransactionConflictException(TransactionConflictException::builder().meta(code).build())
+    }
+
+    /// What comes of a write when the service answers like this, one try after the other; `None` is success. Also tells
+    /// how many answers were left over.
+    async fn answered(answers: Vec<Option<UpdateItemError>>) -> (Result<Write<()>, AwsError>, usize) {
+        let mut answers = answers.into_iter();
+        let result = undisturbed("UpdateItem", || {
+            let error = answers.next().unwrap();
+            async {
+                match error {
+                    None => Ok(()),
+                    Some(error) => Err(SdkError::service_error(error, ())),
+                }
+            }
+        })
+        .await;
+        (result, answers.len())
+    }
+
+    #[tokio::test]
+    async fn a_write_in_the_way_of_transactions_is_repeated() {
+        let (result, left) = answered(vec![Some(conflict()), Some(conflict()), None, None]).await;
+        assert!(matches!(result, Ok(Write::Done(()))) && left == 1, "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer() {
+        let refused = ConditionalCheckFailedException::builder().build();
+        let refused = UpdateItemError::ConditionalCheckFailedException(refused);
+        let (result, left) = answered(vec![Some(refused), None]).await;
+        assert!(matches!(result, Ok(Write::Refused(None))) && left == 1, "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn transactions_without_end_are_a_passing_fault() {
+        let (result, left) = answered((0..=TRIES).map(|_| Some(conflict())).collect()).await;
+        assert!(result.is_err_and(|error| error.is_retryable()) && left == 1);
+    }
+}
