@@ -12,6 +12,7 @@ use html_escape::encode_text;
 use reelay_core::domain::{
     failure::Failure,
     job::{Job, Output, OutputType, Status},
+    spec::Format,
 };
 
 /// Longest name in a subject, in characters.
@@ -123,10 +124,12 @@ impl Mail {
         for output in outputs
             .iter()
             .filter(|output| output.output_type == OutputType::Rendition)
+            // The list of the ladder's rungs is none itself.
+            .filter(|output| output.format != Format::Hls.as_str() || output.quality.is_some())
         {
             let picture = format!("{}x{}", output.width_px, output.height_px);
             let length = duration(output.duration_seconds.unwrap_or(0.0));
-            let size = megabytes(output.size_bytes);
+            let size = megabytes(output.proof.map_or(output.size_bytes, |proof| proof.object_bytes));
             let _ = writeln!(text, "- {}: {picture}, {length}, {size}", output.id);
             let _ = write!(
                 rows,
@@ -187,6 +190,7 @@ mod tests {
         id::{AccountId, JobId},
         time::UtcTime,
     };
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -208,6 +212,24 @@ mod tests {
         let mail = Mail::about(&job, &[]);
         assert!(!mail.html.contains("<img") && mail.html.contains("&lt;img"));
         assert!(mail.text.contains("<img"), "plain text stays as it is");
+    }
+
+    #[test]
+    fn a_ladder_is_told_of_by_its_rungs() {
+        let output = |id: &str, quality: Option<&str>, proof: Option<Value>| -> Output {
+            let item = json!({"id": id, "type": "rendition", "format": "hls", "quality": quality, "width_px": 640,
+                "height_px": 360, "duration_seconds": 61.0, "size_bytes": 300, "sha256": "", "content_type": "",
+                "key": "", "proof": proof});
+            serde_json::from_value(item).unwrap()
+        };
+        let proof = json!({"expected_frames": 1, "counted_frames": 1, "largest_gap_ms": 40.0, "audio_drift_ms": null,
+            "objects": 5, "object_bytes": 7_000_000});
+        let mut job = job("a.mp4");
+        job.status = Status::Completed;
+        let outputs = [output("hls", None, None), output("hls-360p", Some("360p"), Some(proof))];
+        let text = Mail::about(&job, &outputs).text;
+        assert!(text.contains("- hls-360p: 640x360, 1:01 min, 7.0 MB\n"), "{text}");
+        assert!(!text.contains("- hls:"), "{text}");
     }
 
     #[test]

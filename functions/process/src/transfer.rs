@@ -179,6 +179,24 @@ impl Transfer {
             .map_err(|_| broken("BodyBrokenOff"))
     }
 
+    /// Whether an object of the output bucket is still there. S3 answers 403 for a missing one to whoever may not list.
+    pub(crate) async fn exists(&self, key: &str) -> Result<bool, AwsError> {
+        let head = self
+            .client
+            .head_object()
+            .bucket(&self.output_bucket)
+            .key(key)
+            .send()
+            .await;
+        match head {
+            Ok(_) => Ok(true),
+            Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
+                Some(403 | 404) => Ok(false),
+                _ => Err(call_error("HeadObject", &error)),
+            },
+        }
+    }
+
     /// Stores bytes that are at hand.
     pub(crate) async fn store_bytes(&self, bytes: Vec<u8>, key: &str, content_type: &str) -> Result<Stored, AwsError> {
         let stored = Stored {

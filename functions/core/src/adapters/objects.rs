@@ -1,9 +1,14 @@
-//! Objects in S3: signed URLs for clients, what the signed request must carry, and small objects read whole.
+//! Objects in S3: signed URLs for clients, what the signed request must carry, and small objects, or small parts of large ones, read.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use aws_config::SdkConfig;
-use aws_sdk_s3::{Client, operation::get_object::GetObjectError, presigning::PresigningConfig};
+use aws_sdk_s3::{
+    Client,
+    error::SdkError,
+    operation::get_object::{GetObjectError, GetObjectOutput},
+    presigning::PresigningConfig,
+};
 
 use super::{AwsError, call_error};
 use crate::domain::keys::SourceKey;
@@ -103,27 +108,48 @@ impl Bucket {
     /// S3 says that an object is missing only to who may list the bucket; others are denied access to it.
     pub async fn read(&self, key: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, AwsError> {
         let answer = self.client.get_object().bucket(&self.name).key(key).send().await;
-        let mut body = match answer {
-            Ok(object) => object.body,
-            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
-            Err(error) => return Err(call_error("GetObject", &error)),
-        };
-        let mut bytes = Vec::new();
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|_| AwsError::Call {
-                operation: "GetObject",
-                aws_code: "BodyBrokenOff".to_owned(),
-                retryable: true,
-            })?;
-            if bytes.len() + piece.len() > max_bytes {
-                return Err(AwsError::Item(
-                    format!("an object has more than {max_bytes} bytes").into(),
-                ));
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(Some(bytes))
+        collect(answer, max_bytes).await
     }
+
+    /// Reads a range of bytes of an object, fewer where it ends before; `None` when there is no object. A range that
+    /// begins at its end or after it is an error.
+    pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Vec<u8>>, AwsError> {
+        let length_bytes = range.end.saturating_sub(range.start);
+        // A range header cannot mean nothing: its end is the last byte.
+        if length_bytes == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let request = self.client.get_object().bucket(&self.name).key(key);
+        let answer = request.range(format!("bytes={}-{}", range.start, range.end - 1)).send();
+        collect(answer.await, usize::try_from(length_bytes).unwrap_or(usize::MAX)).await
+    }
+}
+
+/// The body of an answer; `None` when there is no object, and an error for more than `max_bytes`.
+async fn collect(
+    answer: Result<GetObjectOutput, SdkError<GetObjectError>>,
+    max_bytes: usize,
+) -> Result<Option<Vec<u8>>, AwsError> {
+    let mut body = match answer {
+        Ok(object) => object.body,
+        Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
+        Err(error) => return Err(call_error("GetObject", &error)),
+    };
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|_| AwsError::Call {
+            operation: "GetObject",
+            aws_code: "BodyBrokenOff".to_owned(),
+            retryable: true,
+        })?;
+        if bytes.len() + piece.len() > max_bytes {
+            return Err(AwsError::Item(
+                format!("an object has more than {max_bytes} bytes").into(),
+            ));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(Some(bytes))
 }
 
 fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> {

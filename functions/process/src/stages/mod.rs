@@ -30,7 +30,7 @@ use reelay_core::{
 use tokio::sync::watch;
 
 use crate::{
-    cage::{Limits, Tools, Usage},
+    cage::{self, Limits, Tool, Tools, Usage},
     error::TaskError,
     scratch::Scratch,
     transfer::Transfer,
@@ -160,6 +160,14 @@ impl Attempt<'_> {
             file_bytes: MAX_OUTPUT_BYTES,
             wall,
         }
+    }
+
+    /// Runs ffmpeg to its end, for work whose progress nobody follows.
+    async fn ffmpeg(&self, args: &[String], scratch: &Scratch, stage: Stage) -> Result<Usage, TaskError> {
+        let tools = &self.bench.tools;
+        cage::run(tools, Tool::Ffmpeg, args, scratch.path(), &self.limits(), |_| {})
+            .await
+            .map_err(|error| TaskError::cage(stage, self.lease.attempt, error))
     }
 
     /// What a child may take that only looks.

@@ -8,7 +8,7 @@ use super::{
     probe::{Looker, Probed},
 };
 use crate::{
-    cage::{self, Tool, Usage},
+    cage::{self, Usage},
     error::TaskError,
     scratch::Scratch,
 };
@@ -141,16 +141,7 @@ pub(super) async fn normalise(
             .map(Into::into),
     );
     args.extend([format.into(), format!("file:{file}")]);
-    let ran = cage::run(
-        &attempt.bench.tools,
-        Tool::Ffmpeg,
-        &args,
-        scratch.path(),
-        &attempt.limits(),
-        |_| {},
-    )
-    .await
-    .map_err(|error| TaskError::cage(Stage::Fetch, attempt.lease.attempt, error));
+    let ran = attempt.ffmpeg(&args, &scratch, Stage::Fetch).await;
     usage.then(served.judge(Stage::Fetch, ran)?);
     let key = attempt.prefix().work(file);
     let stored = attempt

@@ -1,12 +1,16 @@
 //! The plan task: what is it, what to make of it, and in how many pieces. A short source is done here and now.
 
-use reelay_core::domain::{
-    estimate::Machine,
-    failure::Stage,
-    plan::{Input, Plan},
-    probe::Probe,
-    task::{ChunkResult, TaskId},
-    time::UtcTime,
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use reelay_core::{
+    adapters::AwsError,
+    domain::{
+        estimate::Machine,
+        failure::Stage,
+        plan::{Input, Plan},
+        probe::Probe,
+        task::{ChunkResult, TaskId},
+        time::UtcTime,
+    },
 };
 
 use super::{
@@ -18,6 +22,8 @@ use crate::{cage::Usage, error::TaskError};
 
 /// How much slower one of Lambda's virtual CPUs is taken to be than the core that the estimate's figures are from.
 const SLOWDOWN: f64 = 2.2;
+/// Chunks whose objects are looked for at the same time.
+const PARALLEL: usize = 16;
 /// Workers that a job is taken to get.
 const WORKERS: u32 = 4;
 
@@ -95,11 +101,8 @@ async fn keep(attempt: &Attempt<'_>) -> Result<Option<Made>, TaskError> {
         }
         let prefix = TaskId::encode_prefix(generation);
         let tasks = jobs.tasks(&lease.job_id, &prefix).await.map_err(failed)?;
-        let kept: Vec<ChunkResult> = tasks
-            .into_iter()
-            .filter_map(|task| task.result)
-            .filter(|result| plan.can_keep(result, now))
-            .collect();
+        let results = tasks.into_iter().filter_map(|task| task.result);
+        let kept = still_there(attempt, results.filter(|result| plan.can_keep(result, now))).await?;
         tracing::info!(job_id = %lease.job_id, generation, chunks = kept.len(), "a plan and its chunks are kept");
         return Ok(Some(Made::Planned {
             plan: Box::new(plan),
@@ -107,4 +110,26 @@ async fn keep(attempt: &Attempt<'_>) -> Result<Option<Made>, TaskError> {
         }));
     }
     Ok(None)
+}
+
+/// Those chunks whose objects all exist: outputs may expire sooner than a plan.
+async fn still_there(
+    attempt: &Attempt<'_>,
+    results: impl Iterator<Item = ChunkResult>,
+) -> Result<Vec<ChunkResult>, TaskError> {
+    let transfer = &attempt.bench.transfer;
+    let found: Vec<Option<ChunkResult>> = stream::iter(results)
+        .map(async |result| {
+            for track in result.videos.iter().chain(&result.audios) {
+                if !transfer.exists(&track.object.key).await? || !transfer.exists(&track.table_key).await? {
+                    return Ok(None);
+                }
+            }
+            Ok::<_, AwsError>(Some(result))
+        })
+        .buffered(PARALLEL)
+        .try_collect()
+        .await
+        .map_err(|error| TaskError::aws(Stage::Probe, error))?;
+    Ok(found.into_iter().flatten().collect())
 }

@@ -13,7 +13,7 @@ use reelay_core::domain::{
 
 use super::{Attempt, encode, invalid};
 use crate::{
-    cage::{self, Tool, Usage},
+    cage::{self, Usage},
     error::TaskError,
     scratch::Scratch,
 };
@@ -45,16 +45,7 @@ pub(super) async fn take(
             plan.thumbnail_size,
             &file(n),
         );
-        let used = cage::run(
-            &attempt.bench.tools,
-            Tool::Ffmpeg,
-            &args,
-            scratch.path(),
-            &attempt.limits(),
-            |_| {},
-        )
-        .await
-        .map_err(|error| TaskError::cage(Stage::Encode, attempt.lease.attempt, error))?;
+        let used = attempt.ffmpeg(&args, scratch, Stage::Encode).await?;
         usage.then(used);
         check_jpeg(&scratch.file(&file(n)))?;
     }

@@ -84,6 +84,7 @@ pub(super) struct JobError {
 #[serde(default)]
 pub(super) struct Metrics {
     pub(super) processing_seconds: Option<f64>,
+    pub(super) tasks: Option<u32>,
     pub(super) speed_ratio: Option<f64>,
     pub(super) peak_cpu_percent: Option<f64>,
     pub(super) peak_memory_mb: Option<f64>,

@@ -214,6 +214,9 @@ fn summarize(source: &Source, job: &Job, outputs: &[Output], folder: &Path, time
         .map(|speed| format!(", {speed:.1} times real time"))
         .unwrap_or_default();
     row("processing", format!("{processing:.1} s{ratio}"))?;
+    if let Some(tasks) = metrics.tasks {
+        row("tasks", tasks.to_string())?;
+    }
     if let (Some(cpu), Some(memory)) = (metrics.peak_cpu_percent, metrics.peak_memory_mb) {
         row("used", format!("{cpu:.0} % of a core, {memory:.0} MB at most"))?;
     }
@@ -232,7 +235,7 @@ fn summarize(source: &Source, job: &Job, outputs: &[Output], folder: &Path, time
 
 fn describe(output: &Output) -> String {
     let mut parts = Vec::new();
-    if let (Some(width), Some(height)) = (output.width_px, output.height_px) {
+    if let (Some(width @ 1..), Some(height)) = (output.width_px, output.height_px) {
         parts.push(format!("{width}x{height}"));
     }
     parts.extend(output.quality.as_deref().map(printable));

@@ -4,7 +4,7 @@
 use crate::{
     adapters::{
         AwsError,
-        dynamo::{self, Item, Write, n, outcome, s, value},
+        dynamo::{self, Item, Write, flag, n, outcome, s, value},
         jobs::{JobsTable, new_task, plan_item},
     },
     domain::{
@@ -74,6 +74,7 @@ impl Lease {
         now: UtcTime,
     ) -> Result<Fenced, AwsError> {
         let kept_tasks = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+        let starts = kept.iter().any(|result| result.chunk == 0);
         let kept_frames: u64 = kept.iter().map(|result| result.frames).sum();
         let result = jobs
             .client()
@@ -83,7 +84,7 @@ impl Lease {
             .key("item", s(crate::adapters::jobs::JOB))
             .update_expression(
                 "SET tasks_total = :total, tasks_remaining = :remaining, frames_total = :frames, \
-                 frames_done = :kept, phase = :phase, updated_at = :now",
+                 frames_done = :kept, playable = :playable, phase = :phase, updated_at = :now",
             )
             .condition_expression("#status = :running AND generation = :generation AND tasks_total = :zero")
             .expression_attribute_names("#status", "status")
@@ -94,6 +95,7 @@ impl Lease {
             .expression_attribute_values(":remaining", n(plan.chunks.saturating_sub(kept_tasks)))
             .expression_attribute_values(":frames", n(plan.timeline.frames))
             .expression_attribute_values(":kept", n(kept_frames))
+            .expression_attribute_values(":playable", flag(plan.hls.is_some() && starts))
             .expression_attribute_values(":phase", s(Phase::Encoding.as_str()))
             .expression_attribute_values(":now", s(now.to_string()))
             .send()

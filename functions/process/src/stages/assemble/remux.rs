@@ -9,7 +9,7 @@ use super::{
     verify,
 };
 use crate::{
-    cage::{self, Tool, Usage},
+    cage::{self, Usage},
     error::TaskError,
     transfer::Stored,
 };
@@ -41,16 +41,7 @@ pub(super) async fn make(
     let options = format!("-c copy -map_metadata -1 -map_chapters -1 -bitexact {muxer}");
     args.extend(options.split(' ').map(Into::into));
     args.push(format!("file:{name}"));
-    let ran = cage::run(
-        &attempt.bench.tools,
-        Tool::Ffmpeg,
-        &args,
-        scratch.path(),
-        &attempt.limits(),
-        |_| {},
-    )
-    .await
-    .map_err(|error| TaskError::cage(Stage::Publish, attempt.lease.attempt, error));
+    let ran = attempt.ffmpeg(&args, &scratch, Stage::Publish).await;
     usage.then(input::judge(&server, Stage::Publish, ran)?);
     *read_bytes += server.bytes_read();
     let file = scratch.file(name);
