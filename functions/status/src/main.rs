@@ -1,6 +1,8 @@
 //! Reads jobs: status, progress, metadata, outputs, downloads.
 
 mod cursor;
+mod growing;
+mod gzip;
 mod routes;
 
 use std::time::Duration;

@@ -153,7 +153,7 @@ pub struct Job {
     /// Frames to encode; 0 before the probe.
     #[serde(default)]
     pub frames_total: u64,
-    /// Encoding speed, as last reported.
+    /// Frames a second of the worker that reported last; [`Job::speed_fps`] is what is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,
     /// Whether something can be played yet.
@@ -255,18 +255,51 @@ impl Job {
         ((share * 1_000.0).floor() / 10.0).min(MAX_UNFINISHED_PERCENT)
     }
 
-    /// Seconds until the encoder is through at its present speed.
+    /// Encode tasks of the running generation that are done.
+    #[must_use]
+    pub fn tasks_done(&self) -> u32 {
+        self.tasks_total.saturating_sub(self.tasks_remaining)
+    }
+
+    /// Frames encoded a second, to one decimal.
+    #[must_use]
+    pub fn speed_fps(&self) -> Option<f64> {
+        self.speed().map(tenths)
+    }
+
+    /// Seconds until all frames are encoded at this speed, to one decimal.
     #[must_use]
     pub fn eta_seconds(&self) -> Option<f64> {
-        let fps = self.fps.filter(|fps| *fps > 0.0)?;
+        let fps = self.speed().filter(|fps| *fps > 0.0)?;
         let left = self
             .frames_total
             .checked_sub(self.frames_done)
             .filter(|_| self.status == Status::InProgress)?;
         #[expect(clippy::cast_precision_loss, reason = "frame counts are far below 2^53")]
         let seconds = left as f64 / fps;
-        Some((seconds * 10.0).round() / 10.0)
+        Some(tenths(seconds))
     }
+
+    /// Frames encoded a second. The stored speed is that of the worker who told last, and so of the whole job only when
+    /// it has one worker; the speed of many is the mean since the job was begun.
+    fn speed(&self) -> Option<f64> {
+        if self.tasks_total == 0 {
+            return self.fps;
+        }
+        let started_at = self.started_at.filter(|_| self.status == Status::InProgress)?;
+        let seconds = self.updated_at.seconds_since(started_at);
+        if self.frames_done == 0 || seconds <= 0.0 {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "frame counts are far below 2^53")]
+        let frames = self.frames_done as f64;
+        Some(frames / seconds)
+    }
+}
+
+/// One decimal.
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 words! {
@@ -404,6 +437,72 @@ mod tests {
         let job = job();
         let json = serde_json::to_value(&job).unwrap();
         assert_eq!(serde_json::from_value::<Job>(json).unwrap(), job);
+    }
+
+    /// A job that has been encoding for ten seconds.
+    fn running(tasks_total: u32, frames_done: u64) -> Job {
+        Job {
+            status: Status::InProgress,
+            tasks_total,
+            tasks_remaining: tasks_total / 2,
+            frames_done,
+            frames_total: 3_000,
+            fps: Some(25.04),
+            started_at: Some(UtcTime::from_epoch_ms(5_000)),
+            updated_at: UtcTime::from_epoch_ms(15_000),
+            ..job()
+        }
+    }
+
+    #[test]
+    fn the_speed_of_one_worker_is_as_it_was_told() {
+        let job = running(0, 1_748);
+        assert_eq!((job.speed_fps(), job.eta_seconds()), (Some(25.0), Some(50.0)));
+        let stopped = Job { fps: Some(0.0), ..job };
+        assert_eq!((stopped.speed_fps(), stopped.eta_seconds()), (Some(0.0), None));
+        assert_eq!(stopped.tasks_done(), 0);
+    }
+
+    #[test]
+    fn the_speed_of_many_workers_is_that_of_all() {
+        let job = running(8, 2_000);
+        assert_eq!((job.speed_fps(), job.eta_seconds()), (Some(200.0), Some(5.0)));
+        assert_eq!(job.tasks_done(), 4);
+        let slow = Job {
+            frames_done: 1_001,
+            ..job
+        };
+        assert_eq!((slow.speed_fps(), slow.eta_seconds()), (Some(100.1), Some(20.0)));
+    }
+
+    #[test]
+    fn many_workers_have_no_speed_before_the_first_frame_and_after_the_end() {
+        let job = running(8, 2_000);
+        let unmeasured = [
+            Job {
+                frames_done: 0,
+                ..job.clone()
+            },
+            Job {
+                started_at: None,
+                ..job.clone()
+            },
+            Job {
+                started_at: Some(job.updated_at),
+                ..job.clone()
+            },
+            Job {
+                status: Status::Completed,
+                ..job.clone()
+            },
+            Job {
+                status: Status::Cancelled,
+                ..job
+            },
+        ];
+        for job in unmeasured {
+            assert_eq!((job.speed_fps(), job.eta_seconds()), (None, None), "{job:?}");
+        }
     }
 
     proptest! {

@@ -26,7 +26,7 @@ words! {
         Mp4 = "mp4",
         /// VP9 and Opus in WebM.
         Webm = "webm",
-        /// H.264 and AAC as an HLS ladder of CMAF segments. All of a job's rungs are one output.
+        /// H.264 and AAC as one HLS ladder of CMAF segments, however many rungs were asked for.
         Hls = "hls",
     }
 }

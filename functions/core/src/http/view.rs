@@ -19,6 +19,8 @@ pub struct JobView {
     status: Status,
     phase: Option<Phase>,
     progress_percent: f64,
+    tasks_total: u32,
+    tasks_done: u32,
     playable: bool,
     priority: Priority,
     kind: Option<Kind>,
@@ -48,6 +50,8 @@ impl JobView {
     pub fn new(job: Job, metrics: Option<Metrics>) -> Self {
         Self {
             progress_percent: job.progress_percent(),
+            tasks_done: job.tasks_done(),
+            tasks_total: job.tasks_total,
             duration_seconds: job
                 .source_info
                 .as_ref()

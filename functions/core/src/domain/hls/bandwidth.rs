@@ -13,6 +13,17 @@ pub struct Bandwidth {
     pub average_bps: u64,
 }
 
+impl Bandwidth {
+    /// The same with a peak of at least `peak_bps`.
+    #[must_use]
+    pub fn with_peak(self, peak_bps: u64) -> Self {
+        Self {
+            peak_bps: self.peak_bps.max(peak_bps),
+            ..self
+        }
+    }
+}
+
 impl Add for Bandwidth {
     type Output = Self;
 

@@ -6,12 +6,14 @@
 //! name it relative to themselves; [`rewrite`] lets nothing else out.
 
 mod bandwidth;
+mod ladder;
 mod media;
 mod multivariant;
 mod rewrite;
 mod uri;
 
 pub use bandwidth::Bandwidth;
+pub use ladder::{AUDIO_FILE, BUFFER_SECONDS, DEFAULT_AUDIO_BPS, Ladder, Part, PlayedFragment, TrackFacts, video_file};
 pub use media::{ByteRange, Kind, MediaPlaylist, Segment, target_duration_seconds};
 pub use multivariant::{AudioRendition, MultivariantPlaylist, Variant};
 pub use rewrite::{MAX_LINE_BYTES, PlaylistError, keys, rewrite};

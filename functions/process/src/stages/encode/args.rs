@@ -9,6 +9,7 @@
 use reelay_core::domain::{
     audio::{AudioCodec, AudioCut},
     geometry::Size,
+    hls::{BUFFER_SECONDS, DEFAULT_AUDIO_BPS},
     plan::{AudioSource, Chunk, Plan, VideoCodec, VideoRendition},
     spec::{Compression, Preset},
 };
@@ -21,15 +22,11 @@ const DEFAULT_CRF: u32 = 23;
 const VP9_CRF_OFFSET: u32 = 8;
 /// Highest value of VP9's scale.
 const VP9_MAX_CRF: u32 = 63;
-/// Bit rate of sound that no option sets.
-const DEFAULT_AUDIO_BPS: u64 = 128_000;
 /// Bits a second of a channel for each step of the AAC encoder's quality, measured over music in stereo: 43 kb/s at 0.3,
 /// 151 at 1, 305 at 2.
 const AAC_BPS_PER_QUALITY: f64 = 75_000.0;
 /// Range in which that holds.
 const AAC_QUALITY: (f64, f64) = (0.1, 4.0);
-/// Seconds of the peak rate that the decoder's buffer holds.
-const BUFFER_SECONDS: u64 = 2;
 
 /// All arguments, for an input that `input` opens, into files of the working directory.
 pub(super) fn args(plan: &Plan, chunk: &Chunk, input: Vec<String>, threads: u32) -> Vec<String> {

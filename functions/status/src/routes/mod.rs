@@ -1,0 +1,93 @@
+//! The routes that read jobs. Every one of them begins by finding the caller's own job; there is no other way in.
+
+mod hls;
+mod jobs;
+mod outputs;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{FromRef, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
+    routing::get,
+};
+use reelay_core::{
+    adapters::{jobs::JobsTable, objects::Bucket},
+    domain::{
+        id::JobId,
+        job::{Job, Output},
+    },
+    http::{ApiError, Authenticator, Caller, Code},
+};
+
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) jobs: JobsTable,
+    pub(crate) sources: Bucket,
+    pub(crate) outputs: Bucket,
+    pub(crate) download_window: Duration,
+}
+
+impl FromRef<AppState> for Arc<Authenticator> {
+    fn from_ref(state: &AppState) -> Self {
+        Self::clone(&state.authenticator)
+    }
+}
+
+pub(crate) fn routes(state: AppState) -> Router {
+    Router::new()
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/{id}", get(jobs::job))
+        .route("/jobs/{id}/progress", get(jobs::progress))
+        .route("/jobs/{id}/metadata", get(jobs::metadata))
+        .route("/jobs/{id}/outputs", get(outputs::outputs))
+        .route("/jobs/{id}/thumbnail", get(outputs::thumbnail))
+        .route("/jobs/{id}/download", get(outputs::download))
+        .route("/jobs/{id}/hls/{file}", get(hls::hls))
+        .route("/jobs/{id}/source", get(outputs::source))
+        .with_state(state)
+}
+
+impl AppState {
+    /// The caller's job. What is somebody else's does not exist.
+    async fn find(&self, caller: &Caller, id: &str) -> Result<Job, ApiError> {
+        let not_found = || ApiError::new(Code::NotFound);
+        let id: JobId = id.parse().map_err(|_| not_found())?;
+        let job = self.jobs.job(&id).await?;
+        job.filter(|job| job.account_id == caller.account.account_id)
+            .ok_or_else(not_found)
+    }
+
+    /// The published outputs of the caller's job.
+    async fn published(&self, caller: &Caller, id: &str) -> Result<(Job, Vec<Output>), ApiError> {
+        let job = self.find(caller, id).await?;
+        if job.published_attempt.is_none() {
+            return Err(not_ready(&job, "has no outputs yet"));
+        }
+        let outputs = self.jobs.outputs(&job).await?;
+        Ok((job, outputs))
+    }
+
+    async fn redirect(&self, output: &Output, file_name: Option<&str>) -> Result<(StatusCode, HeaderMap), ApiError> {
+        let url = self
+            .outputs
+            .sign_download(&output.key, None, &output.content_type, file_name, self.download_window)
+            .await?;
+        redirect(&url)
+    }
+}
+
+fn redirect(url: &str) -> Result<(StatusCode, HeaderMap), ApiError> {
+    let location = HeaderValue::from_str(url).map_err(|_| ApiError::new(Code::InternalError))?;
+    Ok((StatusCode::FOUND, HeaderMap::from_iter([(LOCATION, location)])))
+}
+
+fn not_ready(job: &Job, what: &str) -> ApiError {
+    ApiError::new(Code::NotReady).detail(format!("the job is {} and {what}", job.status.as_str()))
+}
+
+fn bad_query(_: QueryRejection) -> ApiError {
+    ApiError::new(Code::InvalidRequest).detail("the query string cannot be read")
+}
