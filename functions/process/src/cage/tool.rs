@@ -21,7 +21,7 @@ const URL_PROTOCOLS: &str = "http,tcp";
 const URL_TIMEOUT_US: u128 = PATIENCE.as_micros() + 30_000_000;
 /// What the kernel may take in of a response before the tool wants it. Else the kernel decides, up to tens of MB, which
 /// a seek throws away.
-const URL_BUFFER_BYTES: u32 = 256 << 10;
+const URL_BUFFER_BYTES: u32 = 64 << 10;
 
 /// A tool of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,8 +19,9 @@ use tokio::{sync::watch, task::AbortHandle};
 use super::meter::{Meter, ReadError};
 use crate::transfer::ObjectRef;
 
-/// Size of a block. Half the time to transfer it is what S3 takes to answer at all, and a seek costs no more than one.
-pub(super) const BLOCK_BYTES: u64 = 256 << 10;
+/// Size of a block. A seek costs half of one at either end, and a client that wants half a megabyte in all seeks three
+/// times first: blocks have to be small for that. Who reads on gets them in runs.
+pub(super) const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Where blocks come from.
 pub(crate) trait ReadObject: Send + Sync {

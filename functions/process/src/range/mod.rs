@@ -48,7 +48,8 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Most header fields of a request.
 const MAX_HEADERS: usize = 32;
 /// What the kernel holds back for a client that does not read: it was sent for nothing when the client seeks.
-const SEND_BUFFER_BYTES: u32 = 128 << 10;
+/// The kernel makes it twice as much; with half of it, a copy takes twice as long.
+const SEND_BUFFER_BYTES: u32 = 32 << 10;
 /// Wait after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -56,8 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
     /// Memory for blocks: kept, being read and being sent. A client that waits for a block gets it beyond this, so it
-    /// is exceeded by two blocks (2 MiB) for each connection at most: one being read, one being sent. The buffers of a
-    /// read come on top while it lasts.
+    /// is exceeded by two blocks for each connection at most: one being read, one being sent. The buffers of a read come
+    /// on top while it lasts.
     pub(crate) cache_bytes: u64,
     /// Bytes that are read of stored objects, and bytes that are sent: each ends here.
     pub(crate) max_bytes: u64,

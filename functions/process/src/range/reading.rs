@@ -1,6 +1,15 @@
 //! One response's way through a blob, with read-ahead.
 
-use std::{collections::VecDeque, fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -11,13 +20,21 @@ use super::{
 };
 
 /// What is handed to the connection at a time. What a client leaves in the socket when it seeks elsewhere is waste.
-const SLICE_BYTES: u64 = 64 << 10;
+const SLICE_BYTES: u64 = 16 << 10;
 /// Reading ahead begins when this much was sent: a client that looks at a header and seeks away does not cause it.
-const READ_AHEAD_AFTER_BYTES: u64 = 2 * BLOCK_BYTES;
-/// Largest read ahead, in blocks.
-const MAX_RUN_BLOCKS: u64 = 16;
-/// Most reads ahead.
-const MAX_RUNS: usize = 4;
+pub(super) const READ_AHEAD_AFTER_BYTES: u64 = 4 * BLOCK_BYTES;
+/// Until then the next block is read only for a client that is still there after this long: the socket takes more than a
+/// header, and who has what it wants leaves at once.
+const MOMENT: Duration = Duration::from_millis(5);
+/// When this much was sent it shows how fast the client takes it, and reads ahead begin to grow.
+const PACE_AFTER_BYTES: u64 = 16 * BLOCK_BYTES;
+/// A client that takes more than this in a microsecond of its own time copies, or reads an index. One that decodes and
+/// encodes takes 3 to 16 MB a second from small pictures, and less from large ones.
+const COPYING_BYTES_PER_US: u128 = 32;
+/// Largest read ahead, in blocks: 4 MiB.
+pub(super) const MAX_RUN_BLOCKS: u64 = 64;
+/// From this much on, no further read is begun.
+const MAX_LEAD_BYTES: u64 = 4 * MAX_RUN_BLOCKS * BLOCK_BYTES;
 
 /// A part of a blob that is being sent.
 #[derive(Debug)]
@@ -35,8 +52,10 @@ pub(super) struct Reading {
     runs: VecDeque<Run>,
     /// Up to where reads have begun.
     ahead: u64,
-    /// How many runs may be ahead; grows when the client had to wait.
-    max_runs: usize,
+    /// How long the client has taken over what was sent.
+    own_time: Duration,
+    /// When it got the last of it.
+    sent_at: Option<Instant>,
 }
 
 /// A read that was begun ahead, and what it is in the blob.
@@ -59,13 +78,16 @@ impl Reading {
             file: None,
             runs: VecDeque::new(),
             ahead: range.start,
-            max_runs: 1,
+            own_time: Duration::ZERO,
+            sent_at: None,
         }
     }
 
     /// The next bytes, until the end. What goes wrong is noted before the client can see it.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        self.own_time += self.sent_at.map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
         let result = self.step().await;
+        self.sent_at = Some(Instant::now());
         if let Err(error) = &result {
             self.meter.note(error);
         }
@@ -123,16 +145,19 @@ impl Reading {
         }
         self.block = None;
         self.runs.retain(|run| run.positions.end > self.position);
+        if (1..READ_AHEAD_AFTER_BYTES).contains(&self.sent_bytes) && matches!(self.blocks.find(&id), Found::Absent) {
+            tokio::time::sleep(MOMENT).await;
+        }
         let bytes = match self.blocks.find(&id) {
             Found::Ready(bytes) => bytes,
-            Found::Loading(load) => self.wait(&load, &id).await?,
+            Found::Loading(load) => load.wait(&id).await?,
             // It may have been dropped since it was read ahead.
             Found::Absent => {
                 if let Some(bytes) = self.runs.iter().find_map(|run| run.load.block(&id)) {
                     bytes
                 } else {
                     let load = self.blocks.load(&id.object, id.number..id.number + 1)?;
-                    self.wait(&load, &id).await?
+                    load.wait(&id).await?
                 }
             }
         };
@@ -140,36 +165,34 @@ impl Reading {
         Ok(bytes)
     }
 
-    async fn wait(&mut self, load: &Load, id: &BlockId) -> Result<Bytes, ReadError> {
-        if self.sent_bytes >= READ_AHEAD_AFTER_BYTES {
-            self.max_runs = (self.max_runs * 2).min(MAX_RUNS);
-            self.read_ahead();
-        }
-        load.wait(id).await
-    }
-
-    /// Begins reads of what comes next. A run is at most a quarter of what was sent, so what is read for nothing when
-    /// the client goes is bounded by what it used.
+    /// Begins reads of what comes next. What is read for nothing when the client goes is a part of what it used: less
+    /// than a quarter, or three quarters for one that copies and hardly ever goes.
     fn read_ahead(&mut self) {
         if self.sent_bytes < READ_AHEAD_AFTER_BYTES {
             return;
         }
-        let quarter = (self.sent_bytes / 4 / BLOCK_BYTES).clamp(1, MAX_RUN_BLOCKS);
-        let most_blocks = 1 << quarter.ilog2();
-        let window_bytes = most_blocks * BLOCK_BYTES * (self.max_runs as u64 + 1);
-        let until = self.end.min(self.position.saturating_add(window_bytes));
+        let paced_bytes = self.sent_bytes.saturating_sub(PACE_AFTER_BYTES);
+        let (run_bytes, lead_bytes) = if self.copies() {
+            (self.sent_bytes / 4, self.sent_bytes / 2)
+        } else {
+            (paced_bytes / 8, paced_bytes / 16)
+        };
+        let run_blocks = (run_bytes / BLOCK_BYTES).clamp(1, MAX_RUN_BLOCKS);
+        let lead_bytes = lead_bytes.clamp(BLOCK_BYTES, MAX_LEAD_BYTES);
+        let until = self.end.min(self.position.saturating_add(lead_bytes));
         self.ahead = self.ahead.max(self.position);
-        while self.ahead < until && self.runs_ahead() < self.max_runs {
-            let Some(run) = self.next_run(most_blocks) else {
+        while self.ahead < until {
+            let Some(run) = self.next_run(run_blocks) else {
                 return;
             };
             self.ahead = run.end;
         }
     }
 
-    fn runs_ahead(&self) -> usize {
-        let ahead = self.runs.iter().filter(|run| run.positions.start > self.position);
-        ahead.count()
+    /// Whether the client takes bytes as fast as they come.
+    fn copies(&self) -> bool {
+        let copied_bytes = self.own_time.as_micros() * COPYING_BYTES_PER_US;
+        self.sent_bytes >= PACE_AFTER_BYTES && u128::from(self.sent_bytes) > copied_bytes
     }
 
     /// Sees to the next run of blocks, or the next piece that needs no reading ahead; `None` when it has to wait.

@@ -13,10 +13,13 @@ use crate::{
     },
 };
 
-use super::{Fenced, Lease, transact, update_item};
+use super::{Fenced, JOB_RUNS, Lease, transact, update_item};
 
 impl Lease {
     /// Ends an encode task. `reported` is the number of its frames that the job's count already has.
+    ///
+    /// Refused, too, while the job has no count of its tasks yet: a planner that was interrupted has stored tasks, and a
+    /// message about one was sent again before the next planner came to [`open_fan_in`](Self::open_fan_in).
     pub async fn finish_chunk(
         &self,
         jobs: &JobsTable,
@@ -47,6 +50,7 @@ impl Lease {
                 ),
                 now,
             )
+            .condition_expression(format!("{JOB_RUNS} AND tasks_remaining >= :one"))
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":more", n(result.frames.saturating_sub(reported)));
         if makes_playable {

@@ -33,6 +33,9 @@ const TRANSACTION_TRIES: u32 = 8;
 /// The wait after the first of them; it grows with each.
 const TRANSACTION_WAIT: Duration = Duration::from_millis(30);
 
+/// On what condition a worker writes to the job.
+const JOB_RUNS: &str = "#status = :running AND generation = :generation";
+
 /// A held claim.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -230,7 +233,7 @@ impl Lease {
             .key("job_id", s(self.job_id.as_str()))
             .key("item", s(JOB))
             .update_expression(expression)
-            .condition_expression("#status = :running AND generation = :generation")
+            .condition_expression(JOB_RUNS)
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":running", s(Status::InProgress.as_str()))
             .expression_attribute_values(":generation", n(self.generation))

@@ -1,6 +1,6 @@
 //! What is answered, and what ends the answers.
 
-use super::*;
+use super::{super::blocks::BLOCK_BYTES, *};
 
 #[tokio::test]
 async fn every_piece_is_served_up_to_its_borders() {
@@ -78,7 +78,9 @@ async fn hundreds_of_pieces_are_one_object() {
         .collect();
     assert!(get(&url, "0-").await.body == expected);
     assert!(get(&url, "1000000-").await.body == expected[1_000_000..]);
-    assert_eq!(server.bytes_read(), 4 * MIB);
+    // Every block up to the last piece's end.
+    let blocks = (699_u64 * 5_000 + 3_000).div_ceil(BLOCK_BYTES);
+    assert_eq!(server.bytes_read(), blocks * BLOCK_BYTES);
 }
 
 #[tokio::test]
@@ -164,7 +166,8 @@ async fn a_read_that_is_not_to_be_had_is_a_fault() {
     assert!(get(&url, "0-1999999").await.whole);
     server.check().unwrap();
     let answer = get(&url, "0-").await;
-    assert!(!answer.whole && answer.body == content(0, 2 * MIB));
+    // A read ahead over the border fails as a whole.
+    assert!(!answer.whole && content(0, 2 * MIB).starts_with(&answer.body));
     let fault = server.fault().unwrap();
     assert!(fault.is_retryable());
     assert_eq!(fault.to_string(), "GetObject failed with SlowDown");

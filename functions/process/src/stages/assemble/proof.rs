@@ -29,8 +29,12 @@ pub(super) struct Evidence {
 #[derive(Debug, Serialize)]
 struct Rendition {
     id: String,
-    #[serde(flatten)]
-    proof: Proof,
+    // Not the whole proof flattened: its count of objects has the name of their list.
+    expected_frames: u64,
+    counted_frames: u64,
+    largest_gap_ms: f64,
+    audio_drift_ms: Option<f64>,
+    object_bytes: u64,
     objects: Vec<StoredObject>,
 }
 
@@ -55,7 +59,11 @@ impl Evidence {
         };
         self.renditions.push(Rendition {
             id: id.into(),
-            proof,
+            expected_frames: proof.expected_frames,
+            counted_frames: proof.counted_frames,
+            largest_gap_ms: proof.largest_gap_ms,
+            audio_drift_ms: proof.audio_drift_ms,
+            object_bytes: proof.object_bytes,
             objects,
         });
         proof

@@ -93,8 +93,10 @@ fn graph(plan: &Plan, chunk: &Chunk) -> String {
                 end_sample,
                 ..
             } = grid.cut(*first_frame, *end_frame, chunk.last);
+            // The rate first and by itself: `first_pts` counts samples of what comes in.
             chains.push(format!(
-                "[b{index}]aresample={}:async=1:first_pts={first_sample},aformat=channel_layouts=mono|stereo,apad,\
+                "[b{index}]aresample={},aresample=async=1:first_pts={first_sample},\
+                 aformat=channel_layouts=mono|stereo,apad,\
                  atrim=start_pts={first_sample}:end_pts={end_sample},asetpts=PTS-STARTPTS[a{index}]",
                 grid.sample_rate_hz()
             ));
@@ -229,8 +231,8 @@ mod tests {
             "[s1]scale=854:480",
             "[s2]scale=1280:720",
             "asplit=2[b0][b1];",
-            "[b0]aresample=48000:async=1:first_pts=0,",
-            "[b1]aresample=44100:async=1:first_pts=0,",
+            "[b0]aresample=48000,aresample=async=1:first_pts=0,",
+            "[b1]aresample=44100,aresample=async=1:first_pts=0,",
             "-c:v libvpx-vp9",
             "-c:a libopus -vbr on -b:a 128000",
             "-c:a aac -q:a 0.853",
