@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -11,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::terminal::{note, say};
 use crate::tools::{Ffmpeg, Tools};
+use crate::with::{CommandFailed, Setting};
 use crate::workspace::Workspace;
-use crate::{demo, doctor, logs, stack};
+use crate::{demo, doctor, logs, stack, with};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +38,15 @@ enum Action {
     Up,
     /// Stop the stack. Its state is not kept.
     Down,
+    /// Run a command on a stack of its own, which ends with it. Its environment is what `env` prints.
+    With {
+        /// A parameter of template.yaml that has another value here, such as `ChunkSeconds=24`. May be repeated.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<Setting>,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Show what the functions logged.
     Logs {
         /// One function, such as `process`; all without it.
@@ -102,6 +113,9 @@ pub fn main() -> ExitCode {
             if error.is::<Refusal>() {
                 return ExitCode::from(2);
             }
+            if let Some(failed) = error.downcast_ref::<CommandFailed>() {
+                return ExitCode::from(failed.0);
+            }
             ExitCode::from(error.downcast_ref::<Interrupted>().map_or(1, |end| 128 + end.0))
         }
     }
@@ -139,6 +153,7 @@ async fn perform(action: Action) -> Result<()> {
             });
             Ok(())
         }
+        Action::With { settings, command } => with::run(&settings, &command).await,
         Action::Logs { function, follow } => logs::show(&Workspace::find().await?, function.as_deref(), follow).await,
         Action::Env => {
             let Some(environment) = stack::running(&Workspace::find().await?) else {
@@ -170,6 +185,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_has_options_of_its_own() {
+        let line = [
+            "cargo local",
+            "with",
+            "--set",
+            "ChunkSeconds=24",
+            "--",
+            "aws",
+            "--set",
+            "x",
+        ];
+        let arguments = Arguments::try_parse_from(line).unwrap();
+        let Action::With { settings, command } = arguments.action else {
+            panic!("another action");
+        };
+        assert_eq!((settings.len(), command.len()), (1, 3));
+        assert!(Arguments::try_parse_from(["cargo local", "with", "--set", "ChunkSeconds", "--", "true"]).is_err());
+        assert!(Arguments::try_parse_from(["cargo local", "with"]).is_err());
     }
 
     #[test]

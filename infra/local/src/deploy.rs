@@ -8,6 +8,7 @@ use tokio::process::Command;
 use crate::build::Build;
 use crate::environment::Environment;
 use crate::process::{command, run};
+use crate::with::Setting;
 use crate::workspace::Workspace;
 
 /// The stack's name, as `samconfig.toml` has it for the environment `local`.
@@ -15,12 +16,18 @@ const STACK_NAME: &str = "reelay";
 const REGION: &str = "us-east-1";
 
 /// Deploys what has changed, sets what the emulator dropped, and returns how to reach the stack.
-pub(crate) async fn deploy(workspace: &Workspace, build: &Build, endpoint: &str, state: &Path) -> Result<Environment> {
+pub(crate) async fn deploy(
+    workspace: &Workspace,
+    build: &Build,
+    endpoint: &str,
+    state: &Path,
+    settings: &[Setting],
+) -> Result<Environment> {
+    let template = workspace.root.join("template.yaml");
+    let samconfig = workspace.root.join("samconfig.toml");
     let mut sam = with_emulator(command(build.tools.sam.bin("sam")), endpoint, state);
     sam.arg("deploy").arg("--template-file").arg(&build.template);
-    sam.arg("--config-file")
-        .arg(workspace.root.join("samconfig.toml"))
-        .args(["--config-env", "local"]);
+    sam.arg("--config-file").arg(&samconfig).args(["--config-env", "local"]);
     sam.args([
         "--stack-name",
         STACK_NAME,
@@ -29,6 +36,16 @@ pub(crate) async fn deploy(workspace: &Workspace, build: &Build, endpoint: &str,
         "--no-confirm-changeset",
         "--no-progressbar",
     ]);
+    if !settings.is_empty() {
+        let mut merge = command(build.tools.emulator.bin("python"));
+        merge.env("PYTHONPYCACHEPREFIX", workspace.tools().join("pycache"));
+        merge.arg(workspace.own("emulator/parameters.py"));
+        merge.arg(&template).arg(&samconfig);
+        merge.args(settings.iter().map(Setting::as_str));
+        let written = run(merge, "reading the parameters").await?;
+        let all: Vec<String> = serde_json::from_slice(&written).context("parameters.py wrote something else")?;
+        sam.arg("--parameter-overrides").args(all);
+    }
     // The emulator is done at once; the default asks every five seconds.
     sam.env("SAM_CLI_POLL_DELAY", "0.2")
         .env("SAM_CLI_TELEMETRY", "0")
@@ -37,9 +54,7 @@ pub(crate) async fn deploy(workspace: &Workspace, build: &Build, endpoint: &str,
     std::fs::write(state.join("deploy.log"), written).context("cannot write deploy.log")?;
 
     let mut settle = with_emulator(command(build.tools.emulator.bin("python")), endpoint, state);
-    settle
-        .arg(workspace.own("emulator/settle.py"))
-        .arg(workspace.root.join("template.yaml"));
+    settle.arg(workspace.own("emulator/settle.py")).arg(&template);
     settle.arg(STACK_NAME).arg(state.join("allowed-origins"));
     let written = run(settle, "settling the stack").await?;
     let mut environment: Environment = serde_json::from_slice(&written).context("settle.py wrote something else")?;

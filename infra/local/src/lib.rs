@@ -5,7 +5,7 @@
 //! build    cargo build, one zip a function           -> <target>/local/cache
 //! emulator AWS on loopback, behind a guard           -> a state folder
 //! deploy   `sam deploy`, then what the emulator dropped
-//! stack    the four above in order: what `up`, `demo` and the tests call
+//! stack    the four above in order: what `up`, `with`, `demo` and the tests call
 //! ```
 //!
 //! Nothing outside of the cargo target folder is written, but for `./out` of a demo and ffmpeg's cache in the user's
@@ -25,4 +25,5 @@ mod process;
 pub mod stack;
 mod terminal;
 pub mod tools;
+mod with;
 pub mod workspace;

@@ -59,6 +59,17 @@ fn end_with_parent(command: &mut Command) {
     }
 }
 
+/// A command of the person who called us: it has our terminal, and what they type to end us ends it too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this child is what the caller named; no foreign file is decoded here"
+)]
+pub(crate) fn foreground_command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    end_with_parent(&mut command);
+    command
+}
+
 /// A command that may go on when we end; it has its own ways to end.
 #[expect(
     clippy::disallowed_methods,

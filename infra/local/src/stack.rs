@@ -1,6 +1,6 @@
 //! A stack: a build, deployed onto an emulator with a state folder.
 //!
-//! `up` keeps one in the background. A demo or a test run has its own, which ends with it:
+//! `up` keeps one in the background. A demo, a command or a test run has its own, which ends with it:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -23,6 +23,7 @@ use crate::emulator::{self, Emulator, Identity};
 use crate::environment::Environment;
 use crate::process::{lock, try_lock};
 use crate::terminal::note;
+use crate::with::Setting;
 use crate::workspace::Workspace;
 
 /// What is deployed on a running emulator.
@@ -94,11 +95,22 @@ pub fn ensure_up_blocking(name: &str) -> Result<Stack> {
 }
 
 pub(crate) async fn start(workspace: &Workspace, build: &Build, state: PathBuf, claim: File) -> Result<Stack> {
+    start_with(workspace, build, state, claim, &[]).await
+}
+
+/// `start` for a stack with other parameters than samconfig.toml has.
+pub(crate) async fn start_with(
+    workspace: &Workspace,
+    build: &Build,
+    state: PathBuf,
+    claim: File,
+    settings: &[Setting],
+) -> Result<Stack> {
     note("stack: starting the emulator");
     let began = Instant::now();
     let _ = fs::remove_file(state.join("stack.json"));
     let (emulator, identity) = Emulator::start(workspace, &state, &build.tools.emulator, &build.ffmpeg).await?;
-    let environment = deploy_onto(workspace, build, &identity, &state).await?;
+    let environment = deploy_onto(workspace, build, &identity, &state, settings).await?;
     note(format!("stack: ready after {:.1} s", began.elapsed().as_secs_f64()));
     Ok(Stack {
         environment,
@@ -108,9 +120,15 @@ pub(crate) async fn start(workspace: &Workspace, build: &Build, state: PathBuf, 
     })
 }
 
-async fn deploy_onto(workspace: &Workspace, build: &Build, identity: &Identity, state: &Path) -> Result<Environment> {
+async fn deploy_onto(
+    workspace: &Workspace,
+    build: &Build,
+    identity: &Identity,
+    state: &Path,
+    settings: &[Setting],
+) -> Result<Environment> {
     note("stack: sam deploy");
-    let environment = deploy(workspace, build, &identity.endpoint(), state).await?;
+    let environment = deploy(workspace, build, &identity.endpoint(), state, settings).await?;
     let record = Record {
         base: build.base.clone(),
         fingerprint: build.fingerprint.clone(),
@@ -133,7 +151,7 @@ pub(crate) async fn up(workspace: &Workspace) -> Result<Environment> {
             note("stack: running and up to date");
             return Ok(record.environment);
         }
-        return deploy_onto(workspace, &build, &identity, &state).await;
+        return deploy_onto(workspace, &build, &identity, &state, &[]).await;
     }
     let stack = start(workspace, &build, state, claim).await?;
     let environment = stack.environment.clone();
