@@ -62,15 +62,19 @@ async fn the_same_upload_event_five_times_and_its_message_too_is_one_run() -> Re
     assert_eq!(items["job"]["attempts"], 1);
     assert_eq!(items["task#1#plan"]["attempts"], 1);
     let outputs: Vec<_> = items.keys().filter(|key| key.starts_with("output#")).collect();
-    assert_eq!(outputs.len(), 3, "{outputs:?}");
+    assert_eq!(
+        outputs.len(),
+        4,
+        "a rendition, two thumbnails and the proof: {outputs:?}"
+    );
     assert!(outputs.iter().all(|key| key.starts_with("output#1-1#")), "{outputs:?}");
     let prefix = format!("outputs/{}/{id}/", account.id);
     let stored = harness.objects("OUTPUT_BUCKET", &prefix).await?;
-    assert_eq!(stored.len(), 3, "{stored:?}");
+    assert_eq!(stored.len(), 4, "{stored:?}");
     assert!(
         stored
             .iter()
-            .all(|object| object.key.starts_with(&format!("{prefix}1-1/"))),
+            .all(|object| object.key.starts_with(&format!("{prefix}1-plan-1/"))),
         "{stored:?}"
     );
     assert_eq!(

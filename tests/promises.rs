@@ -177,11 +177,15 @@ async fn i4_the_published_outputs_exist_and_match() -> Result<()> {
     let mut stored = harness
         .objects("OUTPUT_BUCKET", &format!("outputs/{}/{}/", account.id, job.id))
         .await?;
-    assert_eq!(published.len(), 4, "one rendition and three thumbnails: {published:?}");
+    assert_eq!(
+        published.len(),
+        5,
+        "a rendition, three thumbnails and the proof: {published:?}"
+    );
     for output in &published {
         let key = output["key"].as_str().context("no key")?;
         assert!(
-            key.starts_with(&format!("outputs/{}/{}/1-{attempt}/", account.id, job.id)),
+            key.starts_with(&format!("outputs/{}/{}/1-plan-{attempt}/", account.id, job.id)),
             "{key}"
         );
         let place = stored

@@ -22,14 +22,6 @@ fn ago(ms: i64) -> UtcTime {
     UtcTime::from_epoch_ms(UtcTime::now().epoch_ms() - ms)
 }
 
-async fn sweep(harness: &Harness) -> Result<()> {
-    let answer = harness
-        .invoke("SWEEP_FUNCTION", &events::read("sweep-schedule")?)
-        .await?;
-    assert_eq!(answer, Value::Null);
-    Ok(())
-}
-
 /// A job of this account that was created some time ago, with an upload window of a minute. It is not stored yet.
 fn pending(account: &Account<'_>, size_bytes: usize, age_ms: i64) -> Result<Job> {
     let body = json!({"filename": "a.mp4", "size_bytes": size_bytes, "thumbnails": {"count": 0}});
@@ -132,7 +124,7 @@ async fn an_upload_that_never_came_expires_and_one_that_may_still_come_does_not(
     for job in late.iter().chain(&early) {
         store(&harness, job).await?;
     }
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let mut expired = Vec::new();
     for job in &late {
         expired.extend(Some(account.job(job.job_id.as_str()).await?).filter(|job| job.status == "EXPIRED"));
@@ -147,7 +139,7 @@ async fn an_upload_that_never_came_expires_and_one_that_may_still_come_does_not(
         assert_eq!(account.job(job.job_id.as_str()).await?.status, "PENDING");
     }
     // For good: what arrives now is too late.
-    sweep(&harness).await?;
+    harness.sweep().await?;
     assert_eq!(harness.item(&first.id, "job").await?, item);
     Ok(())
 }
@@ -164,7 +156,7 @@ async fn an_upload_whose_event_was_lost_is_taken_in() -> Result<()> {
     for job in &jobs {
         store(&harness, job).await?;
     }
-    sweep(&harness).await?;
+    harness.sweep().await?;
     // It has looked at the upload: this one is no video.
     let taken = eventually("one of the uploads", SHORT_LIMIT, async || {
         for job in &jobs {
@@ -185,7 +177,7 @@ async fn a_lost_plan_message_is_sent_again() -> Result<()> {
     let harness = Harness::open().await?;
     let (studio, account) = (Studio::open(&harness)?, harness.account().await?);
     let id = queued(&account, &studio, Status::Queued, json!({"state": "READY"})).await?;
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let job = account.ended(&id, JOB_LIMIT).await?;
     assert_eq!((job.status.as_str(), job.attempts), ("COMPLETED", 1), "{:?}", job.error);
     Ok(())
@@ -197,7 +189,7 @@ async fn a_task_whose_worker_is_gone_is_taken_up_by_another() -> Result<()> {
     let (studio, account) = (Studio::open(&harness)?, harness.account().await?);
     let lost = running(1, 3 * MINUTES, -2 * MINUTES);
     let id = queued(&account, &studio, Status::InProgress, lost).await?;
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let job = account.ended(&id, JOB_LIMIT).await?;
     assert_eq!((job.status.as_str(), job.attempts), ("COMPLETED", 2), "{:?}", job.error);
     Ok(())
@@ -217,7 +209,7 @@ async fn a_job_without_an_attempt_left_fails_once() -> Result<()> {
     let id = job.job_id.as_str();
     task_item(&harness, &job, "encode#0000", json!({"state": "READY"})).await?;
     stored_with(&harness, &job, "encode#0001", running(3, 3 * MINUTES, -2 * MINUTES)).await?;
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let failed = account.ended(id, SHORT_LIMIT).await?;
     assert_eq!(failed.error_code(), Some("attempts_exhausted"));
     let error = failed.error.context("no error")?;
@@ -226,7 +218,7 @@ async fn a_job_without_an_attempt_left_fails_once() -> Result<()> {
     let before = harness.items(id).await?;
     assert_eq!(before["task#1#encode#0001"]["state"], "FAILED");
     assert_eq!(before["task#1#encode#0000"]["state"], "READY", "nobody cares any more");
-    sweep(&harness).await?;
+    harness.sweep().await?;
     assert_eq!(harness.items(id).await?, before);
     Ok(())
 }
@@ -241,7 +233,7 @@ async fn joining_begins_when_its_message_was_never_sent() -> Result<()> {
         ..pending(&account, 4, 20 * MINUTES)?
     };
     stored_with(&harness, &job, "assemble", json!({"state": "BLOCKED"})).await?;
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let task = harness.item(job.job_id.as_str(), "task#1#assemble").await?;
     assert_ne!(task["state"], "BLOCKED");
     assert!(task["sent_ms"].as_i64() > Some(job.updated_at.epoch_ms()), "{task}");
@@ -268,7 +260,7 @@ async fn a_straggler_loses_its_task() -> Result<()> {
         task_item(&harness, &job, &format!("encode#{chunk:04}"), done).await?;
     }
     stored_with(&harness, &job, "encode#0003", running(1, 2 * MINUTES, MINUTES)).await?;
-    sweep(&harness).await?;
+    harness.sweep().await?;
     let task = harness.item(job.job_id.as_str(), "task#1#encode#0003").await?;
     assert_ne!(task["owner"], "wrk_lost", "{task}");
     assert!(task["sent_ms"].as_i64() > Some(job.updated_at.epoch_ms()), "{task}");

@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::harness::Harness;
-use crate::{SHORT_LIMIT, eventually};
+use crate::{SHORT_LIMIT, events, eventually};
 
 /// An object of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,23 +19,26 @@ pub struct Object {
     pub key: String,
     /// Its length.
     pub size_bytes: u64,
+    /// What was stored and when: another write of the same bytes is another one.
+    pub version: String,
 }
 
 impl Harness {
     /// All items of a job, by their sort key.
     pub async fn items(&self, job_id: &str) -> Result<BTreeMap<String, Value>> {
-        let answer = self
+        let mut pages = self
             .dynamodb
             .query()
             .table_name(self.name("JOBS_TABLE")?)
             .key_condition_expression("job_id = :job")
             .expression_attribute_values(":job", AttributeValue::S(job_id.to_owned()))
             .consistent_read(true)
-            .send()
-            .await?;
+            .into_paginator()
+            .items()
+            .send();
         let mut items = BTreeMap::new();
-        for item in answer.items.unwrap_or_default() {
-            let item: Value = serde_dynamo::from_item(item)?;
+        while let Some(item) = pages.next().await {
+            let item: Value = serde_dynamo::from_item(item?)?;
             let sort_key = item["item"].as_str().context("an item without a sort key")?.to_owned();
             items.insert(sort_key, item);
         }
@@ -72,9 +75,11 @@ impl Harness {
         ensure!(answer.is_truncated != Some(true), "more than a page of objects");
         let objects = answer.contents.unwrap_or_default().into_iter().map(|object| {
             let size_bytes = u64::try_from(object.size.unwrap_or_default())?;
+            let version = format!("{:?} {:?}", object.e_tag, object.last_modified);
             Ok(Object {
                 key: object.key.unwrap_or_default(),
                 size_bytes,
+                version,
             })
         });
         objects.collect()
@@ -152,6 +157,13 @@ impl Harness {
         }
     }
 
+    /// Has the sweep look at all jobs now, instead of waiting for its minute.
+    pub async fn sweep(&self) -> Result<()> {
+        let answer = self.invoke("SWEEP_FUNCTION", &events::read("sweep-schedule")?).await?;
+        ensure!(answer.is_null(), "the sweep answers {answer}");
+        Ok(())
+    }
+
     /// The environment that a deployed function was given.
     pub async fn function_environment(&self, function: &str) -> Result<BTreeMap<String, String>> {
         let path = format!("{}/configuration", self.name(function)?);
@@ -182,6 +194,21 @@ impl Harness {
 /// The message that starts a job's plan task.
 pub fn plan_message(job_id: &str, generation: u32) -> String {
     json!({"version": 1, "type": "plan", "job_id": job_id, "generation": generation}).to_string()
+}
+
+/// The message that starts a chunk's encode task.
+pub fn encode_message(job_id: &str, generation: u32, chunk: u32) -> String {
+    json!({"version": 1, "type": "encode", "job_id": job_id, "generation": generation, "chunk": chunk}).to_string()
+}
+
+/// The message that starts a job's assemble task.
+pub fn assemble_message(job_id: &str, generation: u32) -> String {
+    json!({"version": 1, "type": "assemble", "job_id": job_id, "generation": generation}).to_string()
+}
+
+/// The sort key of a chunk's encode task.
+pub fn encode_task(generation: u32, chunk: u32) -> String {
+    format!("task#{generation}#encode#{chunk:04}")
 }
 
 /// The ids of the messages that a worker's answer gives back to the queue.

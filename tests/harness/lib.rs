@@ -3,21 +3,29 @@
 //! Every journey has accounts of its own, so all can run side by side on the one stack:
 //!
 //! ```text
-//! stack    starts the stack once, or attaches to one that runs
-//! harness  one test's connections to it
-//! account  a person at the API: jobs, uploads, mail
-//! studio   makes media, and looks at what came back
-//! behind   tables, buckets, queues and functions, for what the API does not tell
-//! worker   the processes that encode
-//! rie      a function under the Lambda Runtime Interface Emulator
+//! stack       starts the stack once, or attaches to one that runs
+//! harness     one test's connections to it
+//! account     a person at the API: jobs, uploads, mail
+//! studio      makes media, and looks at what came back
+//! barcode     frames that carry their number, in whatever file or playlist
+//! beeps       sound that tells the time
+//! recordings  sources in the shapes that real ones have
+//! behind      tables, buckets, queues and functions, for what the API does not tell
+//! worker      the processes that encode
+//! browser     Chromium, and what it saw of a job's outputs
+//! rie         a function under the Lambda Runtime Interface Emulator
 //! ```
 //!
 //! Nothing here sleeps for a fixed time: [`eventually`] asks until the answer is there or its time is up.
 
 pub mod account;
+pub mod barcode;
+pub mod beeps;
 pub mod behind;
+pub mod browser;
 pub mod events;
 pub mod harness;
+pub mod recordings;
 pub mod rie;
 mod stack;
 pub mod studio;

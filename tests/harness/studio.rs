@@ -1,6 +1,7 @@
 //! Media: made out of nothing by ffmpeg, and looked at by ffprobe.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::barcode::Painter;
 use crate::harness::Harness;
 
 /// A folder of media that goes with the test.
@@ -135,8 +137,28 @@ impl Studio {
         let mut words: Vec<&OsStr> = ["-nostdin", "-loglevel", "error", "-y"].map(OsStr::new).into();
         words.extend(arguments.iter().map(OsStr::new));
         words.push(path.as_os_str());
-        run(&self.ffmpeg, &words).await?;
+        self.ffmpeg(&words).await?;
         Ok(path)
+    }
+
+    /// Runs ffmpeg.
+    pub(crate) async fn ffmpeg(&self, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
+        run(&self.ffmpeg, arguments, None).await
+    }
+
+    /// Runs ffmpeg with painted pictures as its standard input.
+    pub(crate) async fn encode(
+        &self,
+        arguments: &[impl AsRef<OsStr>],
+        painter: Painter,
+        numbers: Range<u32>,
+    ) -> Result<Output> {
+        run(&self.ffmpeg, arguments, Some((painter, numbers))).await
+    }
+
+    /// Runs ffprobe.
+    pub(crate) async fn ffprobe(&self, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
+        run(&self.ffprobe, arguments, None).await
     }
 
     /// Stores bytes as a file.
@@ -148,20 +170,30 @@ impl Studio {
 
     /// Decodes the whole of a file and tells about its streams; a file that does not decode is an error.
     pub async fn look(&self, path: &Path) -> Result<Look> {
-        let arguments = [
-            "-v",
-            "error",
-            "-count_frames",
-            "-show_format",
-            "-show_streams",
-            "-of",
-            "json",
-        ]
-        .map(OsStr::new);
-        let output = run(&self.ffprobe, &[&arguments[..], &[path.as_os_str()]].concat()).await?;
+        let mut arguments = words("-v error -count_frames -show_format -show_streams -of json");
+        arguments.push(path.into());
+        let output = self.ffprobe(&arguments).await?;
         let complaints = String::from_utf8_lossy(&output.stderr);
         ensure!(complaints.trim().is_empty(), "{}: {complaints}", path.display());
         Ok(Look(serde_json::from_slice(&output.stdout)?))
+    }
+
+    /// Tells about a file's streams without decoding it.
+    pub async fn glance(&self, path: &Path) -> Result<Look> {
+        let mut arguments = words("-v error -show_format -show_streams -of json");
+        arguments.push(path.into());
+        Ok(Look(serde_json::from_slice(&self.ffprobe(&arguments).await?.stdout)?))
+    }
+
+    /// Decodes the whole of a file as strictly as ffmpeg can; anything that it has to say is an error.
+    pub async fn decode_strictly(&self, path: &Path) -> Result<()> {
+        let mut arguments = words("-v error -xerror -err_detect explode -i");
+        arguments.push(path.into());
+        arguments.extend(words("-f null -"));
+        let complaints = self.ffmpeg(&arguments).await?.stderr;
+        let complaints = String::from_utf8_lossy(&complaints);
+        ensure!(complaints.trim().is_empty(), "{}: {complaints}", path.display());
+        Ok(())
     }
 
     /// As [`look`](Self::look), for bytes.
@@ -170,18 +202,46 @@ impl Studio {
     }
 }
 
+/// Arguments that hold no blanks.
+pub(crate) fn words(text: &str) -> Vec<OsString> {
+    text.split_whitespace().map(OsString::from).collect()
+}
+
+/// Arguments that open an input. A playlist in a file may name URLs.
+pub(crate) fn input_words(input: &OsStr) -> Vec<OsString> {
+    let mut arguments = words("-protocol_whitelist file,http,tcp,crypto,data -i");
+    arguments.push(input.to_owned());
+    arguments
+}
+
+/// Runs a program; with pictures, it gets them by its standard input.
 #[expect(
     clippy::disallowed_methods,
     reason = "these are the tests' own tools, on the tests' own files"
 )]
-async fn run(program: &Path, arguments: &[&OsStr]) -> Result<Output> {
+async fn run(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    pictures: Option<(Painter, Range<u32>)>,
+) -> Result<Output> {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.with_context(|| program.display().to_string())?;
+    command.args(arguments).kill_on_drop(true);
+    command.stdin(if pictures.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| program.display().to_string())?;
+    if let (Some((mut painter, numbers)), Some(stdin)) = (pictures, child.stdin.take()) {
+        painter.feed(numbers, stdin).await?;
+    }
+    let output = child.wait_with_output().await?;
     ensure!(
         output.status.success(),
-        "{} {arguments:?}: {}",
+        "{} {:?}: {}",
         program.display(),
+        arguments.iter().map(AsRef::as_ref).collect::<Vec<&OsStr>>(),
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(output)
@@ -199,6 +259,12 @@ impl Look {
         let first = found.next();
         ensure!(found.next().is_none(), "more than one {codec_type} stream");
         Ok(first)
+    }
+
+    /// The first stream of a type, however many there are.
+    pub fn first(&self, codec_type: &str) -> Option<&Value> {
+        let mut streams = self.0["streams"].as_array()?.iter();
+        streams.find(|stream| stream["codec_type"] == codec_type)
     }
 
     /// The picture.

@@ -1,0 +1,293 @@
+//! A real browser: Chromium, driven by `tests/browser/play.mjs`, which plays a job's outputs and tells what was seen.
+//!
+//! Chromium and Node.js are the machine's own. The two packages that the script needs are installed once into the
+//! target folder, as `package-lock.json` pins them; none of them may run code while it is installed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::account::sha256;
+use crate::harness::Harness;
+
+/// The script, its page and the list of its packages.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser");
+/// What the packages are made from.
+const LISTS: [&str; 2] = ["package.json", "package-lock.json"];
+/// Names another Chromium than Debian's.
+const CHROMIUM: &str = "CHROMIUM";
+const DEBIANS_CHROMIUM: &str = "/usr/bin/chromium";
+/// A web app's origin that the stack allows: the default of the template's parameter `AllowedOrigins`.
+const ORIGIN: &str = "http://localhost:3000";
+/// All that is to be played takes far less.
+const PLAY_LIMIT: Duration = Duration::from_secs(100);
+
+/// A browser of this machine.
+#[derive(Debug)]
+pub struct Browser {
+    chromium: PathBuf,
+    tools: PathBuf,
+    /// Chromium's profile; goes with the test.
+    scratch: TempDir,
+}
+
+/// What the browser is to do. All videos show the same frames.
+#[derive(Clone, Debug, Serialize)]
+pub struct Wish {
+    /// The API's base, whose requests get the token.
+    pub api_url: String,
+    /// The bearer token.
+    pub token: String,
+    /// A multivariant playlist.
+    pub hls_url: String,
+    /// Files to play.
+    pub files: Vec<FileUrl>,
+    /// Where to look which frame is shown. Each must show another frame than the one before.
+    pub looks_seconds: Vec<f64>,
+    /// Where to play across.
+    pub seams_seconds: Vec<f64>,
+}
+
+/// A file to play.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileUrl {
+    /// What to call it.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Played {
+    /// Chromium's version.
+    pub browser: String,
+    /// By hls.js.
+    pub hls: PlayedHls,
+    /// Without it.
+    pub files: Vec<PlayedFile>,
+    /// All that the page was answered.
+    pub answers: Vec<PageAnswer>,
+}
+
+/// What hls.js made of the playlists.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PlayedHls {
+    /// In its own order: by bit rate.
+    pub levels: Vec<PlayedLevel>,
+    /// How many tracks of sound can be chosen.
+    pub audio_tracks: usize,
+    /// Everything that it complained about.
+    pub errors: Vec<HlsError>,
+    /// What the browser complained about.
+    pub video_error: Option<String>,
+}
+
+/// A complaint of hls.js.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HlsError {
+    /// Such as `mediaError`.
+    #[serde(rename = "type")]
+    pub error_type: String,
+    /// Such as `bufferStalledError`.
+    pub details: String,
+    /// Whether it gave up.
+    pub fatal: bool,
+    /// More words.
+    pub reason: Option<String>,
+}
+
+/// A rung as hls.js read it, and how it played.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PlayedLevel {
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+    /// The attribute CODECS.
+    pub codecs: String,
+    /// The attribute RESOLUTION.
+    pub resolution: String,
+    /// What was seen.
+    pub watched: Watched,
+}
+
+/// How a file played.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PlayedFile {
+    /// As in the wish.
+    pub name: String,
+    /// What was seen.
+    pub watched: Watched,
+    /// What the browser complained about.
+    pub video_error: Option<String>,
+}
+
+/// What was seen of one video.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Watched {
+    /// Width of the decoded picture.
+    pub width_px: u32,
+    /// Its height.
+    pub height_px: u32,
+    /// How long it plays.
+    pub duration_seconds: f64,
+    /// The frame at each look.
+    pub looked: Vec<Shown>,
+    /// One for each seam.
+    pub crossings: Vec<Crossing>,
+    /// How much sound was decoded.
+    pub audio_decoded_bytes: u64,
+    /// The buffered ranges in seconds, of an HLS level only.
+    pub buffered: Option<Buffered>,
+}
+
+/// Begin and end of each buffered range, in seconds.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Buffered {
+    /// Of the picture.
+    pub video: Vec<(f64, f64)>,
+    /// Of the sound.
+    pub audio: Vec<(f64, f64)>,
+}
+
+/// A frame that was shown: its time stamp in seconds, and its number if that could be read.
+pub type Shown = (f64, Option<u32>);
+
+/// Playback from before a seam to behind it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Crossing {
+    /// Where the seam is.
+    pub seam_seconds: f64,
+    /// For how long sound or picture stood still, at most.
+    pub stalled_ms: f64,
+    /// How often the browser had to wait for media.
+    pub waits: u32,
+    /// The frames that were shown; a busy machine leaves some out.
+    pub frames: Vec<Shown>,
+}
+
+/// An answer that the page got.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PageAnswer {
+    /// What it asked for, without the query.
+    pub url: String,
+    /// The status.
+    pub status: u16,
+    /// Whether it showed a token.
+    pub authorized: bool,
+}
+
+impl Browser {
+    /// Looks for Chromium, and installs what drives it unless that was done before.
+    pub async fn open(harness: &Harness) -> Result<Self> {
+        let chromium = chromium();
+        ensure!(
+            chromium.is_file(),
+            "Chromium is missing ({}): install it (Debian: apt-get install chromium), or name yours in {CHROMIUM}",
+            chromium.display()
+        );
+        Ok(Self {
+            chromium,
+            tools: install(&harness.shared.target.join("tools/browser")).await?,
+            scratch: tempfile::Builder::new().prefix("reelay-browser-").tempdir()?,
+        })
+    }
+
+    /// Plays everything. What the script cannot do at all is an error; what is wrong with the media is in the answer.
+    pub async fn play(&self, wish: &Wish) -> Result<Played> {
+        let mut asked = serde_json::to_value(wish)?;
+        asked["origin"] = ORIGIN.into();
+        let mut node = command("node");
+        node.arg(Path::new(SCRIPTS).join("play.mjs"))
+            .args([&self.tools, &self.chromium])
+            .env("TMPDIR", self.scratch.path());
+        let asked = serde_json::to_vec(&asked)?;
+        let playing = run(node, "node", &asked);
+        let output = tokio::time::timeout(PLAY_LIMIT, playing)
+            .await
+            .with_context(|| format!("the browser: not within {} s", PLAY_LIMIT.as_secs()))??;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the browser told {}", String::from_utf8_lossy(&output.stdout)))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the configuration of the tests")]
+fn chromium() -> PathBuf {
+    std::env::var(CHROMIUM).map_or_else(|_| DEBIANS_CHROMIUM.into(), PathBuf::from)
+}
+
+/// Installs the packages, as another test or run may do at the same time. The folder belongs to the hash of its lists,
+/// which is written into it last: a changed pin, or a run that was cut off, makes it anew.
+async fn install(folder: &Path) -> Result<PathBuf> {
+    let folder = folder.to_owned();
+    let lock = folder.with_extension("lock");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let lock = tokio::task::spawn_blocking(move || {
+        let file = File::create(lock)?;
+        file.lock()?;
+        std::io::Result::Ok(file)
+    })
+    .await??;
+    let mut lists = Vec::new();
+    for name in LISTS {
+        lists.push(fs::read(Path::new(SCRIPTS).join(name))?);
+    }
+    let wanted = lists.iter().map(|list| sha256(list)).collect::<String>();
+    let marker = folder.join("made-from");
+    if fs::read_to_string(&marker).is_ok_and(|made_from| made_from == wanted) {
+        return Ok(folder);
+    }
+    let _ = fs::remove_file(&marker);
+    for (name, list) in LISTS.iter().zip(&lists) {
+        fs::write(folder.join(name), list)?;
+    }
+    let mut npm = command("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .current_dir(&folder);
+    run(npm, "npm", &[]).await?;
+    fs::write(marker, wanted)?;
+    drop(lock);
+    Ok(folder)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are the tests' own tools, on the tests' own pages"
+)]
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.kill_on_drop(true);
+    command
+}
+
+/// Runs a program that gets some input.
+async fn run(mut command: Command, program: &str, input: &[u8]) -> Result<Output> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| {
+        format!("cannot run {program}: install Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
+    })?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    // A program that reads none of it tells why by itself.
+    let _ = stdin.write_all(input).await;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    if !output.status.success() {
+        bail!(
+            "{program}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    Ok(output)
+}
