@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::worker::{Encoder, Mark};
 use e2e::{Account, Clip, Harness, JOB_LIMIT, SHORT_LIMIT, Studio, eventually};
 use futures_util::future::{join_all, try_join_all};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::chunks::{chunked_clip, is_whole};
 
@@ -18,12 +18,8 @@ const RECOVERY: Duration = Duration::from_secs(60 + 60 + 30);
 enum Moment {
     /// All of a short source, in its plan task.
     WholeJob,
-    /// It looks at a source that will be cut into chunks.
-    Planning,
     /// It encodes a chunk that is not the first one.
     Encoding,
-    /// It joins the chunks.
-    Assembling,
 }
 
 /// A job, and the worker to hit.
@@ -57,21 +53,12 @@ impl Victim {
         let created = account.create(&body).await?;
         account.upload(&created.upload, source).await?;
         let (harness, id) = (account.harness, created.id);
-        let worker = match moment {
-            Moment::Assembling => {
-                let marks = last_objects(harness, &id).await?;
-                harness.tool_reading(&marks, JOB_LIMIT, |_| true).await
-            }
-            _ => {
-                harness
-                    .tool_reading(&[mark], JOB_LIMIT, |tool| match moment {
-                        Moment::Planning => tool.first_frame.is_none(),
-                        Moment::Encoding => tool.first_frame > Some(0),
-                        _ => tool.first_frame == Some(0),
-                    })
-                    .await
-            }
-        };
+        let worker = harness
+            .tool_reading(&[mark], JOB_LIMIT, |tool| match moment {
+                Moment::WholeJob => tool.first_frame == Some(0),
+                Moment::Encoding => tool.first_frame > Some(0),
+            })
+            .await;
         let worker = worker.with_context(|| format!("{moment:?} of {id}"))?;
         let task = match (moment, worker.first_frame) {
             (Moment::Encoding, Some(frame)) => {
@@ -79,7 +66,6 @@ impl Victim {
                 let frames = plan["chunk_frames"].as_u64().context("no chunks")?;
                 format!("task#1#encode#{:04}", frame / frames)
             }
-            (Moment::Assembling, _) => "task#1#assemble".to_owned(),
             _ => "task#1#plan".to_owned(),
         };
         Ok(Self {
@@ -102,11 +88,7 @@ impl Victim {
             assert_eq!(item["attempts"], attempts, "{moment:?}: {key}");
         }
         assert_eq!(items["job"]["attempts"], 2, "{moment:?}");
-        let published = if task.ends_with("assemble") || *moment == Moment::WholeJob {
-            2
-        } else {
-            1
-        };
+        let published = if *moment == Moment::WholeJob { 2 } else { 1 };
         assert_eq!(items["job"]["published_attempt"], published, "{moment:?}");
         if let Some((_, chunk)) = task.split_once("#encode#") {
             let key = items[task]["result"]["videos"][0]["object"]["key"].as_str();
@@ -118,22 +100,6 @@ impl Victim {
         assert_eq!(account.mails_up_to_now().await?.len(), 1, "{moment:?}");
         Ok(())
     }
-}
-
-/// How the last chunk's renditions end, once they are there: the assembly reads each to its end.
-async fn last_objects(harness: &Harness, id: &str) -> Result<Vec<Mark>> {
-    let tracks = eventually("the last chunk", JOB_LIMIT, async || {
-        let items = harness.items(id).await?;
-        let last = items.iter().rev().find(|(key, _)| key.starts_with("task#1#encode#"));
-        let videos = last.and_then(|(_, item)| item["result"]["videos"].as_array().cloned());
-        Ok(videos)
-    })
-    .await?;
-    let marks = tracks.iter().map(async |track: &Value| {
-        let key = track["object"]["key"].as_str().context("no key")?;
-        Ok::<_, anyhow::Error>(Mark::of(&harness.object("OUTPUT_BUCKET", key).await?))
-    });
-    try_join_all(marks).await
 }
 
 async fn tool_ends(victim: &Victim) -> Result<()> {
@@ -165,7 +131,7 @@ async fn killed(harness: &Harness, studio: &Studio, moment: Moment) -> Result<()
 async fn slow_a_killed_worker_costs_an_attempt_and_nothing_else() -> Result<()> {
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
-    let moments = [Moment::WholeJob, Moment::Planning, Moment::Encoding, Moment::Assembling];
+    let moments = [Moment::WholeJob, Moment::Encoding];
     try_join_all(moments.map(|moment| killed(&harness, &studio, moment))).await?;
     Ok(())
 }
@@ -209,11 +175,7 @@ async fn slow_a_frozen_worker_that_wakes_up_late_changes_nothing() -> Result<()>
     let harness = Harness::open().await?;
     let studio = Studio::open(&harness)?;
     // A frozen worker keeps its place in the queue's concurrency, and each queue needs one more to go on.
-    let moments = [
-        (Moment::Planning, "low"),
-        (Moment::Encoding, "high"),
-        (Moment::Assembling, "high"),
-    ];
+    let moments = [(Moment::WholeJob, "low"), (Moment::Encoding, "high")];
     let ends = join_all(moments.map(|(moment, priority)| frozen(&harness, &studio, moment, priority))).await;
     ends.into_iter().collect()
 }

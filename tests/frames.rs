@@ -69,7 +69,8 @@ async fn check_rendition(studio: &Studio, made: &Made, source: &Source, output: 
         proof.audio_drift_ms.is_none_or(|drift| drift.abs() < 23.3),
         "{output}: {proof:?}"
     );
-    if source.beeps.is_empty() {
+    // Where ffmpeg itself moved the picture, it cannot tell how sound fits it.
+    if source.beeps.is_empty() || output.starts_with("hls") && steps.len() > 1 {
         return Ok(());
     }
     let is_hls = output.starts_with("hls");
@@ -161,6 +162,15 @@ async fn check(account: &Account<'_>, studio: &Studio, recording: Recording) -> 
     if WEBM.contains(&recording) {
         ids.push("webm-360p");
     }
+    // Of that one ffmpeg has no true time to compare with.
+    let source = if is_elsewhere {
+        Source {
+            beeps: Vec::new(),
+            ..source
+        }
+    } else {
+        source
+    };
     for output in ids {
         check_rendition(studio, &made, &source, output, &expected).await?;
     }
