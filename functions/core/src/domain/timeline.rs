@@ -64,7 +64,7 @@ impl FrameRate {
     }
 
     /// The time scale of a track with this rate, and the ticks of one frame in it: exact, and at least
-    /// [`MIN_TIMESCALE`] ticks a second, as players expect of MP4.
+    /// 10,000 ticks a second, as players expect of MP4.
     #[must_use]
     pub fn timescale(self) -> (u32, u32) {
         let factor = MIN_TIMESCALE.div_ceil(self.num);
