@@ -299,10 +299,16 @@ mod tests {
         shell.args(["-c", "sleep 987 & sleep 987; true"]);
         let waiting = run(shell, "sleeping");
         assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
-        let left = process_table().into_iter().filter(|entry| {
+        let sleeps = |entry: &Entry| {
             fs::read(format!("/proc/{}/cmdline", entry.pid)).is_ok_and(|line| line == b"sleep\x00987\x00")
-        });
-        assert_eq!(left.count(), 0);
+        };
+        // A signal has been sent when kill returns, but the process need not have ended yet.
+        let ended = async {
+            while process_table().iter().any(sleeps) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok());
     }
 
     #[test]
