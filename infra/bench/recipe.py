@@ -285,7 +285,7 @@ def filter_graph(source: Source, chunk: Chunk, ladder: list[Rung]) -> str:
         first, end = audio_samples(source, chunk)
         chains.append(f"[0:{source.audio_index}]asetpts=PTS-{origin(source)}/TB,asplit=1[b0]")
         chains.append(
-            f"[b0]aresample={source.audio_rate_hz},aresample=async=1:first_pts={first},aformat=channel_layouts=mono|stereo,apad,"
+            f"[b0]aresample={source.audio_rate_hz},aresample=async=1:min_hard_comp=0.02:first_pts={first},aformat=channel_layouts=mono|stereo,apad,"
             f"atrim=start_pts={first}:end_pts={end},asetpts=PTS-STARTPTS[a0]"
         )
     return ";".join(chains)

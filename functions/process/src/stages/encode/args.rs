@@ -28,6 +28,11 @@ const AAC_BPS_PER_QUALITY: f64 = 75_000.0;
 /// Range in which that holds.
 const AAC_QUALITY: (f64, f64) = (0.1, 4.0);
 
+/// From this length on, in seconds, a hole in the sound is filled with silence and an overlap is cut, so that a chunk and
+/// the one before it agree on where the sound is. It is more than the clock of any container errs by. ffmpeg's own 0.1
+/// would let the sound run early behind the hole that its muxer leaves at the beginning of fragmented MP4.
+const HOLE_SECONDS: f64 = 0.02;
+
 /// All arguments, for an input that `input` opens, into files of the working directory.
 pub(super) fn args(plan: &Plan, chunk: &Chunk, input: Vec<String>, threads: u32) -> Vec<String> {
     let mut args = words("-nostdin -hide_banner -v error -y -progress pipe:1 -stats_period 0.5 -copyts");
@@ -95,7 +100,7 @@ fn graph(plan: &Plan, chunk: &Chunk) -> String {
             } = grid.cut(*first_frame, *end_frame, chunk.last);
             // The rate first and by itself: `first_pts` counts samples of what comes in.
             chains.push(format!(
-                "[b{index}]aresample={},aresample=async=1:first_pts={first_sample},\
+                "[b{index}]aresample={},aresample=async=1:min_hard_comp={HOLE_SECONDS}:first_pts={first_sample},\
                  aformat=channel_layouts=mono|stereo,apad,\
                  atrim=start_pts={first_sample}:end_pts={end_sample},asetpts=PTS-STARTPTS[a{index}]",
                 grid.sample_rate_hz()
@@ -231,8 +236,8 @@ mod tests {
             "[s1]scale=854:480",
             "[s2]scale=1280:720",
             "asplit=2[b0][b1];",
-            "[b0]aresample=48000,aresample=async=1:first_pts=0,",
-            "[b1]aresample=44100,aresample=async=1:first_pts=0,",
+            "[b0]aresample=48000,aresample=async=1:min_hard_comp=0.02:first_pts=0,",
+            "[b1]aresample=44100,aresample=async=1:min_hard_comp=0.02:first_pts=0,",
             "-c:v libvpx-vp9",
             "-c:a libopus -vbr on -b:a 128000",
             "-c:a aac -q:a 0.853",
