@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reelay_core::domain::{
     audio::{AudioCodec, AudioCut},
     failure::Stage,
@@ -26,6 +27,8 @@ use crate::{cage::Usage, error::TaskError, scratch::Scratch};
 
 /// What a chunk may need of the scratch space beside twice its share of the source.
 const SPARE_BYTES: u64 = 256 << 20;
+/// Tracks that are stored at the same time.
+const PARALLEL: usize = 4;
 /// The media type of a track file.
 const TRACK_TYPE: &str = "video/mp4";
 
@@ -260,14 +263,12 @@ async fn store(
     usage: &Usage,
     read_bytes: u64,
 ) -> Result<ChunkResult, TaskError> {
-    let mut videos = Vec::with_capacity(made.videos.len());
-    for track in &made.videos {
-        videos.push(store_track(attempt, track).await?);
-    }
-    let mut audios = Vec::with_capacity(made.audios.len());
-    for track in &made.audios {
-        audios.push(store_track(attempt, track).await?);
-    }
+    let mut videos: Vec<TrackObject> = stream::iter(made.videos.iter().chain(&made.audios))
+        .map(|track| store_track(attempt, track))
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+    let audios = videos.split_off(made.videos.len());
     let thumbnails = store_stills(attempt, made, scratch).await?;
     let objects = videos.iter().chain(&audios).map(|track| track.object.size_bytes);
     let stills = thumbnails.iter().map(|(_, still)| still.size_bytes);
