@@ -107,7 +107,7 @@ impl Bench {
         let refused = [
             ("renew", lease.renew(jobs, 7, now).await?),
             ("finish", lease.finish_chunk(jobs, &result(lease), 0, true, now).await?),
-            ("finish_plan", lease.finish_plan(jobs, now).await?),
+            ("finish_plan", lease.finish_plan(jobs, &TaskCost::default(), now).await?),
             ("complete", lease.complete(jobs, &[], &METRICS, now).await?),
             ("fail", lease.fail(jobs, &failure, now).await?),
             ("release", lease.release(jobs, now).await?),

@@ -295,13 +295,13 @@ impl Worker {
                 }
                 fenced
             }
-            Made::Planned { plan, kept } => {
+            Made::Planned { plan, kept, cost } => {
                 let plan = lease.store_plan(jobs, (**plan).clone()).await?;
                 lease.store_tasks(jobs, &plan, kept, now).await?;
                 if lease.open_fan_in(jobs, &plan, kept, now).await? == Fenced::Held {
                     self.send_tasks(lease, job).await?;
                 }
-                lease.finish_plan(jobs, now).await?
+                lease.finish_plan(jobs, cost, now).await?
             }
         };
         let seconds = attempt.started.elapsed().as_secs_f64();

@@ -1,15 +1,13 @@
 //! The two writes by which an owner changes the course of a job.
 
-use std::time::Duration;
-
 use aws_sdk_dynamodb::{
-    error::{BuildError, ProvideErrorMetadata, SdkError},
+    error::BuildError,
     types::{Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
 };
 use reelay_core::{
     adapters::{
         AwsError,
-        dynamo::{self, ConditionalError, Write, flag, n, outcome, s},
+        dynamo::{self, Write, flag, n, s, undisturbed},
         jobs::{JOB, JobsTable, new_task},
     },
     domain::{
@@ -19,14 +17,6 @@ use reelay_core::{
         time::UtcTime,
     },
 };
-
-/// What DynamoDB says when a transaction on the same item is under way. The workers of a job that many of them encode
-/// have one every moment, so this is no fault, and their owner's wish must not lose against it.
-const CONFLICTS: [&str; 2] = ["TransactionConflictException", "TransactionCanceledException"];
-/// Tries of a write that meets such transactions, the first one included. With the waits: 0.8 s.
-const TRIES: u32 = 6;
-/// The wait after the first conflict; it doubles with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(25);
 
 /// Cancels a job that is not over, whichever generation of it runs.
 ///
@@ -121,76 +111,4 @@ pub(crate) async fn retry(jobs: &JobsTable, read: &Job, next: &Job, now: UtcTime
         .transact_items(TransactWriteItem::builder().put(put).build());
     let write = undisturbed("TransactWriteItems", || transaction.clone().send()).await?;
     Ok(matches!(write, Write::Done(_)))
-}
-
-/// Sends a conditional write until no other transaction is in its way.
-async fn undisturbed<T, E, R, F>(operation: &'static str, mut send: impl FnMut() -> F) -> Result<Write<T>, AwsError>
-where
-    E: ConditionalError + ProvideErrorMetadata,
-    F: Future<Output = Result<T, SdkError<E, R>>>,
-{
-    let mut wait = FIRST_WAIT;
-    for _ in 1..TRIES {
-        match outcome(operation, send().await) {
-            Err(AwsError::Call { aws_code, .. }) if CONFLICTS.contains(&aws_code.as_str()) => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            result => return result,
-        }
-    }
-    outcome(operation, send().await)
-}
-
-#[cfg(test)]
-mod tests {
-    use aws_sdk_dynamodb::{
-        error::ErrorMetadata,
-        operation::update_item::UpdateItemError,
-        types::error::{ConditionalCheckFailedException, TransactionConflictException},
-    };
-
-    use super::*;
-
-    fn conflict() -> UpdateItemError {
-        let code = ErrorMetadata::builder().code(CONFLICTS[0]).build();
-        UpdateItemError::TransactionConflictException(TransactionConflictException::builder().meta(code).build())
-    }
-
-    /// What comes of a write when the service answers like this, one try after the other; `None` is success. Also tells
-    /// how many answers were left over.
-    async fn answered(answers: Vec<Option<UpdateItemError>>) -> (Result<Write<()>, AwsError>, usize) {
-        let mut answers = answers.into_iter();
-        let result = undisturbed("UpdateItem", || {
-            let error = answers.next().unwrap();
-            async {
-                match error {
-                    None => Ok(()),
-                    Some(error) => Err(SdkError::service_error(error, ())),
-                }
-            }
-        })
-        .await;
-        (result, answers.len())
-    }
-
-    #[tokio::test]
-    async fn a_write_in_the_way_of_transactions_is_repeated() {
-        let (result, left) = answered(vec![Some(conflict()), Some(conflict()), None, None]).await;
-        assert!(matches!(result, Ok(Write::Done(()))) && left == 1, "{result:?}");
-    }
-
-    #[tokio::test]
-    async fn a_refusal_is_an_answer() {
-        let refused = ConditionalCheckFailedException::builder().build();
-        let refused = UpdateItemError::ConditionalCheckFailedException(refused);
-        let (result, left) = answered(vec![Some(refused), None]).await;
-        assert!(matches!(result, Ok(Write::Refused(None))) && left == 1, "{result:?}");
-    }
-
-    #[tokio::test]
-    async fn transactions_without_end_are_a_passing_fault() {
-        let (result, left) = answered((0..=TRIES).map(|_| Some(conflict())).collect()).await;
-        assert!(result.is_err_and(|error| error.is_retryable()) && left == 1);
-    }
 }

@@ -1,6 +1,6 @@
 //! What every table has in common: attribute values, conditions, and reading a refused write back.
 
-use std::{collections::HashMap, fmt::Display};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use aws_sdk_dynamodb::{
     error::SdkError,
@@ -107,5 +107,91 @@ where
             }
         }
         Err(error) => Err(call_error(operation, &error)),
+    }
+}
+
+/// What DynamoDB says when a transaction on the same item is under way. The workers of a job that many of them encode
+/// have one every moment, so this is no fault, and no wish of its owner may lose against it.
+const CONFLICTS: [&str; 2] = ["TransactionConflictException", "TransactionCanceledException"];
+/// Tries of a write that meets such transactions, the first one included. With the waits: 1.6 s at most.
+const TRIES: u32 = 7;
+/// The longest wait after the first conflict; it doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+/// Sends a conditional write until no other transaction is in its way.
+pub async fn undisturbed<T, E, R, F>(operation: &'static str, mut send: impl FnMut() -> F) -> Result<Write<T>, AwsError>
+where
+    E: ConditionalError + aws_smithy_types::error::metadata::ProvideErrorMetadata,
+    F: Future<Output = Result<T, SdkError<E, R>>>,
+{
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        match outcome(operation, send().await) {
+            Err(AwsError::Call { aws_code, .. }) if CONFLICTS.contains(&aws_code.as_str()) => {
+                tokio::time::sleep(spread(wait)).await;
+                wait *= 2;
+            }
+            result => return result,
+        }
+    }
+    outcome(operation, send().await)
+}
+
+/// Half to all of a wait, by chance, so that those who met do not meet again.
+fn spread(wait: Duration) -> Duration {
+    let chance = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    wait / 2 + wait / 2 * chance / 255
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::{
+        error::ErrorMetadata,
+        operation::update_item::UpdateItemError,
+        types::error::{ConditionalCheckFailedException, TransactionConflictException},
+    };
+
+    use super::*;
+
+    fn conflict() -> UpdateItemError {
+        let code = ErrorMetadata::builder().code(CONFLICTS[0]).build();
+        UpdateItemError::TransactionConflictException(TransactionConflictException::builder().meta(code).build())
+    }
+
+    /// What comes of a write when the service answers like this, one try after the other; `None` is success. Also tells
+    /// how many answers were left over.
+    async fn answered(answers: Vec<Option<UpdateItemError>>) -> (Result<Write<()>, AwsError>, usize) {
+        let mut answers = answers.into_iter();
+        let result = undisturbed("UpdateItem", || {
+            let error = answers.next().unwrap();
+            async {
+                match error {
+                    None => Ok(()),
+                    Some(error) => Err(SdkError::service_error(error, ())),
+                }
+            }
+        })
+        .await;
+        (result, answers.len())
+    }
+
+    #[tokio::test]
+    async fn a_write_in_the_way_of_transactions_is_repeated() {
+        let (result, left) = answered(vec![Some(conflict()), Some(conflict()), None, None]).await;
+        assert!(matches!(result, Ok(Write::Done(()))) && left == 1, "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer() {
+        let refused = ConditionalCheckFailedException::builder().build();
+        let refused = UpdateItemError::ConditionalCheckFailedException(refused);
+        let (result, left) = answered(vec![Some(refused), None]).await;
+        assert!(matches!(result, Ok(Write::Refused(None))) && left == 1, "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn transactions_without_end_are_a_passing_fault() {
+        let (result, left) = answered((0..=TRIES).map(|_| Some(conflict())).collect()).await;
+        assert!(result.is_err_and(|error| error.is_retryable()) && left == 1);
     }
 }

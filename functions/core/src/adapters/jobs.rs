@@ -241,6 +241,16 @@ impl JobsTable {
         // The sparse index over open jobs has an entry exactly as long as this attribute is there.
         item.insert("open_state".into(), s(job.status.as_str()));
         item.insert("schema_version".into(), n(1));
+        match self.put_new(item).await? {
+            None => Ok(()),
+            // The id is random: an item that has it is this one, stored by a try whose answer was lost.
+            Some(old) if old.get("account_id") == Some(&s(job.account_id.as_str())) => Ok(()),
+            Some(_) => Err(AwsError::Conflict { operation: "PutItem" }),
+        }
+    }
+
+    /// Puts an item, on condition that there is none with its key. Returns the one that is, and stays.
+    pub async fn put_new(&self, item: Item) -> Result<Option<Item>, AwsError> {
         let result = self
             .client
             .put_item()
@@ -250,11 +260,9 @@ impl JobsTable {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        match outcome("PutItem", result)? {
-            Write::Done(_) => Ok(()),
-            // The id is random: an item that has it is this one, stored by a try whose answer was lost.
-            Write::Refused(Some(old)) if old.get("account_id") == Some(&s(job.account_id.as_str())) => Ok(()),
-            Write::Refused(_) => Err(AwsError::Conflict { operation: "PutItem" }),
-        }
+        Ok(match outcome("PutItem", result)? {
+            Write::Done(_) => None,
+            Write::Refused(old) => Some(old.unwrap_or_default()),
+        })
     }
 }

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::{
 
 use super::{
     AwsError,
-    dynamo::{Write, flag, n, outcome, s, value},
+    dynamo::{Write, flag, n, s, undisturbed, value},
     jobs::{JOB, JobsTable},
 };
 use crate::domain::{
@@ -69,14 +69,13 @@ pub async fn fail_exhausted(
     .expression_attribute_values(":queued", s(Status::Queued.as_str()))
     .expression_attribute_values(":running", s(Status::InProgress.as_str()))
     .expression_attribute_values(":generation", n(generation));
-    let result = jobs
+    let transaction = jobs
         .client()
         .transact_write_items()
         .transact_items(item_of(task)?)
-        .transact_items(item_of(job)?)
-        .send()
-        .await;
-    Ok(matches!(outcome("TransactWriteItems", result)?, Write::Done(_)))
+        .transact_items(item_of(job)?);
+    let write = undisturbed("TransactWriteItems", || transaction.clone().send()).await?;
+    Ok(matches!(write, Write::Done(_)))
 }
 
 fn item_of(update: UpdateBuilder) -> Result<TransactWriteItem, AwsError> {
@@ -172,5 +171,6 @@ fn update(jobs: &JobsTable, job_id: &JobId, generation: u32, task: TaskId) -> Up
 }
 
 async fn done(write: UpdateItemFluentBuilder) -> Result<bool, AwsError> {
-    Ok(matches!(outcome("UpdateItem", write.send().await)?, Write::Done(_)))
+    let write = undisturbed("UpdateItem", || write.clone().send()).await?;
+    Ok(matches!(write, Write::Done(_)))
 }

@@ -104,6 +104,9 @@ pub struct TaskItem {
     /// What an encode task made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<ChunkResult>,
+    /// What the plan task used; an encode task tells it with its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<TaskCost>,
     /// Its last change.
     pub updated_at: UtcTime,
 }

@@ -88,7 +88,11 @@ pub(crate) enum Made {
         metrics: Box<Metrics>,
     },
     /// A plan, and chunks that need not be encoded again.
-    Planned { plan: Box<Plan>, kept: Vec<ChunkResult> },
+    Planned {
+        plan: Box<Plan>,
+        kept: Vec<ChunkResult>,
+        cost: TaskCost,
+    },
     /// A chunk.
     Chunk {
         result: Box<ChunkResult>,

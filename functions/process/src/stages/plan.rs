@@ -45,20 +45,24 @@ pub(super) async fn work(attempt: &Attempt<'_>) -> Result<Made, TaskError> {
         return assemble::single(attempt, &plan, made, &scratch, usage, served.read_bytes()).await;
     }
     let sought = normalise::can_be_sought(attempt, &scratch, &served, &probed, &mut usage).await;
+    let mut copied_bytes = 0;
+    let mut reread_bytes = 0;
     let plan = if served.judge(Stage::Probe, sought)? {
         plan
     } else {
         let copy = normalise::normalise(attempt, &served, &probed, &mut usage).await?;
         // The copy has times of its own, so the frame grid is laid over it and not over the source.
-        let served = Served::start(attempt, input::stored(&copy))?;
-        let of_copy = probe::probe(attempt, &scratch, &served.url, &mut usage).await;
-        let of_copy = served.judge(Stage::Probe, of_copy)?;
+        let copied = Served::start(attempt, input::stored(&copy))?;
+        let of_copy = probe::probe(attempt, &scratch, &copied.url, &mut usage).await;
+        let of_copy = copied.judge(Stage::Probe, of_copy)?;
+        (copied_bytes, reread_bytes) = (copy.size_bytes, copied.read_bytes());
         new_plan(attempt, &of_copy.probe, Input::Normalised(copy))
     };
     store_probe(attempt, &probed.probe, &plan).await?;
     Ok(Made::Planned {
         plan: Box::new(plan),
         kept: Vec::new(),
+        cost: attempt.cost(&usage, served.read_bytes() + reread_bytes, copied_bytes),
     })
 }
 
@@ -107,6 +111,7 @@ async fn keep(attempt: &Attempt<'_>) -> Result<Option<Made>, TaskError> {
         return Ok(Some(Made::Planned {
             plan: Box::new(plan),
             kept,
+            cost: attempt.cost(&Usage::default(), 0, 0),
         }));
     }
     Ok(None)

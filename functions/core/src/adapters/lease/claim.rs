@@ -4,7 +4,7 @@
 use crate::{
     adapters::{
         AwsError,
-        dynamo::{self, Item, Write, n, outcome, s},
+        dynamo::{self, Item, Write, n, outcome, s, undisturbed},
         jobs::{JOB, JobsTable},
     },
     domain::{
@@ -105,7 +105,7 @@ fn refused(task: &TaskItem, now: UtcTime) -> Claim {
 
 /// Brings the job item under the claim of its plan task. `None` when the job wants no work any more.
 async fn start_job(jobs: &JobsTable, lease: &Lease, now: UtcTime) -> Result<Option<Job>, AwsError> {
-    let result = jobs
+    let update = jobs
         .client()
         .update_item()
         .table_name(jobs.name())
@@ -125,10 +125,8 @@ async fn start_job(jobs: &JobsTable, lease: &Lease, now: UtcTime) -> Result<Opti
         .expression_attribute_values(":attempt", n(lease.attempt))
         .expression_attribute_values(":generation", n(lease.generation))
         .expression_attribute_values(":now", s(now.to_string()))
-        .return_values(ReturnValue::AllNew)
-        .send()
-        .await;
-    match outcome("UpdateItem", result)? {
+        .return_values(ReturnValue::AllNew);
+    match undisturbed("UpdateItem", || update.clone().send()).await? {
         Write::Done(output) => dynamo::from_item(output.attributes.unwrap_or_default()).map(Some),
         Write::Refused(_) => Ok(None),
     }
@@ -148,7 +146,7 @@ async fn running_job(jobs: &JobsTable, lease: &Lease, now: UtcTime) -> Result<Op
 
 /// The job shows the most attempts that any of its tasks needed.
 async fn raise_attempts(jobs: &JobsTable, lease: &Lease, now: UtcTime) -> Result<(), AwsError> {
-    let result = jobs
+    let update = jobs
         .client()
         .update_item()
         .table_name(jobs.name())
@@ -160,11 +158,9 @@ async fn raise_attempts(jobs: &JobsTable, lease: &Lease, now: UtcTime) -> Result
         .expression_attribute_values(":running", s(Status::InProgress.as_str()))
         .expression_attribute_values(":attempt", n(lease.attempt))
         .expression_attribute_values(":generation", n(lease.generation))
-        .expression_attribute_values(":now", s(now.to_string()))
-        .send()
-        .await;
+        .expression_attribute_values(":now", s(now.to_string()));
     // Refused: another task needed as many, or the job is over, which the first write under the lease will tell.
-    outcome("UpdateItem", result).map(|_| ())
+    undisturbed("UpdateItem", || update.clone().send()).await.map(|_| ())
 }
 
 #[cfg(test)]
@@ -182,6 +178,7 @@ mod tests {
             took_ms: 0,
             frames_done: 0,
             result: None,
+            cost: None,
             updated_at: UtcTime::from_epoch_ms(0),
         }
     }

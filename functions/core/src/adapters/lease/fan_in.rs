@@ -56,7 +56,7 @@ impl Lease {
         if makes_playable {
             job = job.expression_attribute_values(":true", flag(true));
         }
-        match transact(jobs, &[update_item(task)?, update_item(job)?]).await? {
+        match transact(jobs, vec![update_item(task)?, update_item(job)?]).await? {
             Fenced::Held => Ok(Fenced::Held),
             Fenced::Lost => self.was_done_by_us(jobs).await,
         }

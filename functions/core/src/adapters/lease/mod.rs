@@ -7,12 +7,10 @@ mod claim;
 mod fan_in;
 mod planned;
 
-use std::time::Duration;
-
 use crate::{
     adapters::{
         AwsError,
-        dynamo::{self, Item, Write, flag, n, outcome, s, value},
+        dynamo::{self, Item, Write, flag, n, s, undisturbed, value},
         jobs::{JOB, JobsTable, METRICS, output_prefix},
     },
     domain::{
@@ -27,11 +25,6 @@ use crate::{
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update, builders::UpdateBuilder};
 
 pub use claim::{Claim, claim};
-
-/// Tries of a transaction that met another one on the same item, or a passing fault.
-const TRANSACTION_TRIES: u32 = 8;
-/// The wait after the first of them; it grows with each.
-const TRANSACTION_WAIT: Duration = Duration::from_millis(30);
 
 /// On what condition a worker writes to the job.
 const JOB_RUNS: &str = "#status = :running AND generation = :generation";
@@ -168,7 +161,7 @@ impl Lease {
         for output in outputs {
             items.push(self.new_item(jobs, &format!("{prefix}{}", output.id), dynamo::to_item(output)?)?);
         }
-        let fenced = transact(jobs, &items).await?;
+        let fenced = transact(jobs, items).await?;
         self.read_back(jobs, fenced, Status::Completed).await
     }
 
@@ -188,7 +181,7 @@ impl Lease {
             .expression_attribute_values(":failed", s(Status::Failed.as_str()))
             .expression_attribute_values(":false", flag(false))
             .expression_attribute_values(":error", value(failure)?);
-        let fenced = transact(jobs, &[update_item(task)?, update_item(job)?]).await?;
+        let fenced = transact(jobs, vec![update_item(task)?, update_item(job)?]).await?;
         self.read_back(jobs, fenced, Status::Failed).await
     }
 
@@ -242,7 +235,7 @@ impl Lease {
 
     async fn send(&self, jobs: &JobsTable, update: UpdateBuilder) -> Result<Fenced, AwsError> {
         let update = update.build().map_err(|error| AwsError::Item(error.into()))?;
-        let result = jobs
+        let update = jobs
             .client()
             .update_item()
             .table_name(update.table_name)
@@ -250,13 +243,9 @@ impl Lease {
             .update_expression(update.update_expression)
             .set_condition_expression(update.condition_expression)
             .set_expression_attribute_names(update.expression_attribute_names)
-            .set_expression_attribute_values(update.expression_attribute_values)
-            .send()
-            .await;
-        Ok(match outcome("UpdateItem", result)? {
-            Write::Done(_) => Fenced::Held,
-            Write::Refused(_) => Fenced::Lost,
-        })
+            .set_expression_attribute_values(update.expression_attribute_values);
+        let write = undisturbed("UpdateItem", || update.clone().send()).await?;
+        Ok(fenced(&write))
     }
 
     /// A new item of this job, on condition that there is none.
@@ -273,30 +262,18 @@ impl Lease {
     }
 }
 
-/// Sends a transaction, again when it met another one: all workers of a job write to the same job item.
-async fn transact(jobs: &JobsTable, items: &[TransactWriteItem]) -> Result<Fenced, AwsError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let result = jobs
-            .client()
-            .transact_write_items()
-            .set_transact_items(Some(items.to_vec()))
-            .send()
-            .await;
-        match outcome("TransactWriteItems", result) {
-            Ok(Write::Done(_)) => return Ok(Fenced::Held),
-            Ok(Write::Refused(_)) => return Ok(Fenced::Lost),
-            Err(error) if tries >= TRANSACTION_TRIES || !error.is_retryable() => return Err(error),
-            Err(_) => tokio::time::sleep(spread(TRANSACTION_WAIT * tries)).await,
-        }
-    }
+/// Sends a transaction. All workers of a job write to the same job item, so it may meet others.
+async fn transact(jobs: &JobsTable, items: Vec<TransactWriteItem>) -> Result<Fenced, AwsError> {
+    let transaction = jobs.client().transact_write_items().set_transact_items(Some(items));
+    let write = undisturbed("TransactWriteItems", || transaction.clone().send()).await?;
+    Ok(fenced(&write))
 }
 
-/// Half to all of a wait, by chance, so that those who met do not meet again.
-fn spread(wait: Duration) -> Duration {
-    let chance = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    wait / 2 + wait / 2 * chance / 255
+fn fenced<T>(write: &Write<T>) -> Fenced {
+    match write {
+        Write::Done(_) => Fenced::Held,
+        Write::Refused(_) => Fenced::Lost,
+    }
 }
 
 fn update_item(update: UpdateBuilder) -> Result<TransactWriteItem, AwsError> {

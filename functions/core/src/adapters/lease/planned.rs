@@ -4,17 +4,16 @@
 use crate::{
     adapters::{
         AwsError,
-        dynamo::{self, Item, Write, flag, n, outcome, s, value},
-        jobs::{JobsTable, new_task, plan_item},
+        dynamo::{self, Write, flag, n, s, undisturbed, value},
+        jobs::{JOB, JobsTable, new_task, plan_item},
     },
     domain::{
         job::{Phase, Status},
         plan::Plan,
-        task::{ChunkResult, TaskId, TaskState},
+        task::{ChunkResult, TaskCost, TaskId, TaskState},
         time::UtcTime,
     },
 };
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Fenced, Lease};
@@ -28,7 +27,7 @@ impl Lease {
         let mut item = dynamo::to_item(&plan)?;
         item.insert("job_id".into(), s(self.job_id.as_str()));
         item.insert("item".into(), s(plan_item(self.generation)));
-        match put_new(jobs, item).await? {
+        match jobs.put_new(item).await? {
             None => Ok(plan),
             Some(old) => dynamo::from_item(old),
         }
@@ -58,7 +57,7 @@ impl Lease {
                     item.insert("result".into(), value(result)?);
                     item.insert("frames_done".into(), n(result.frames));
                 }
-                put_new(jobs, item).await.map(|_| ())
+                jobs.put_new(item).await.map(|_| ())
             })
             .buffer_unordered(PARALLEL)
             .try_collect()
@@ -76,12 +75,12 @@ impl Lease {
         let kept_tasks = u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let starts = kept.iter().any(|result| result.chunk == 0);
         let kept_frames: u64 = kept.iter().map(|result| result.frames).sum();
-        let result = jobs
+        let update = jobs
             .client()
             .update_item()
             .table_name(jobs.name())
             .key("job_id", s(self.job_id.as_str()))
-            .key("item", s(crate::adapters::jobs::JOB))
+            .key("item", s(JOB))
             .update_expression(
                 "SET tasks_total = :total, tasks_remaining = :remaining, frames_total = :frames, \
                  frames_done = :kept, playable = :playable, phase = :phase, updated_at = :now",
@@ -97,10 +96,8 @@ impl Lease {
             .expression_attribute_values(":kept", n(kept_frames))
             .expression_attribute_values(":playable", flag(plan.hls.is_some() && starts))
             .expression_attribute_values(":phase", s(Phase::Encoding.as_str()))
-            .expression_attribute_values(":now", s(now.to_string()))
-            .send()
-            .await;
-        match outcome("UpdateItem", result)? {
+            .expression_attribute_values(":now", s(now.to_string()));
+        match undisturbed("UpdateItem", || update.clone().send()).await? {
             Write::Done(_) => Ok(Fenced::Held),
             // An earlier attempt did it, or the job is over.
             Write::Refused(_) => self.check(jobs).await,
@@ -108,27 +105,15 @@ impl Lease {
     }
 
     /// Ends the plan task.
-    pub async fn finish_plan(&self, jobs: &JobsTable, now: UtcTime) -> Result<Fenced, AwsError> {
+    pub async fn finish_plan(&self, jobs: &JobsTable, cost: &TaskCost, now: UtcTime) -> Result<Fenced, AwsError> {
         let update = self
-            .task_update(jobs, "SET #state = :done, updated_at = :now REMOVE #owner", now)
+            .task_update(
+                jobs,
+                "SET #state = :done, cost = :cost, updated_at = :now REMOVE #owner",
+                now,
+            )
+            .expression_attribute_values(":cost", value(cost)?)
             .expression_attribute_values(":done", s(TaskState::Done.as_str()));
         self.send(jobs, update).await
-    }
-}
-
-/// Puts an item that must not be there yet; the one that is, otherwise.
-async fn put_new(jobs: &JobsTable, item: Item) -> Result<Option<Item>, AwsError> {
-    let result = jobs
-        .client()
-        .put_item()
-        .table_name(jobs.name())
-        .set_item(Some(item))
-        .condition_expression("attribute_not_exists(job_id)")
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-        .send()
-        .await;
-    match outcome("PutItem", result)? {
-        Write::Done(_) => Ok(None),
-        Write::Refused(old) => Ok(Some(old.unwrap_or_default())),
     }
 }

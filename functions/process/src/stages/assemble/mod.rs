@@ -28,7 +28,7 @@ use super::{
 use crate::{cage::Usage, error::TaskError, scratch::Scratch};
 
 /// Tables that are read at the same time.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 32;
 /// The plan and the assembly.
 const OTHER_TASKS: u32 = 2;
 /// A container's own share of a file, with room to spare: one part in this many.
@@ -77,17 +77,16 @@ pub(super) async fn single(
 pub(super) async fn work(attempt: &Attempt<'_>, plan: &Plan) -> Result<Made, TaskError> {
     attempt.enter(Phase::Packaging);
     let (jobs, lease) = (&attempt.bench.jobs, attempt.lease);
-    let prefix = TaskId::encode_prefix(lease.generation);
     let tasks = jobs
-        .tasks(&lease.job_id, &prefix)
+        .tasks(&lease.job_id, &TaskId::prefix(lease.generation))
         .await
         .map_err(|error| TaskError::aws(Stage::Fetch, error))?;
+    let mut cost = tasks.iter().find_map(|task| task.cost).unwrap_or_default();
     let results: Vec<ChunkResult> = tasks.into_iter().filter_map(|task| task.result).collect();
     let in_order = results.iter().map(|result| result.chunk).eq(0..plan.chunks);
     if !in_order {
         return Err(internal(Stage::Fetch, "a chunk is missing"));
     }
-    let mut cost = TaskCost::default();
     for result in &results {
         cost.add(&result.cost);
     }
