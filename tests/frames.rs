@@ -33,7 +33,6 @@ const AFTER_SEAM: usize = 15;
 const AROUND_SEAM: usize = 60;
 /// How much worse these may look on the average of all seams, in dB.
 const SEAM_LIMIT_DB: f64 = 0.5;
-
 /// Largest difference of a sample at a seam from what one encoder makes of it; 1 is full scale.
 const SEAM_SOUND: f64 = 0.01;
 
@@ -218,7 +217,6 @@ async fn seams_cannot_be_heard() -> Result<()> {
     let sound = look.audio()?.context("no sound")?;
     let rate_hz: u32 = sound["sample_rate"].as_str().context("no rate")?.parse()?;
     let channels = sound["channels"].as_f64().context("no channels")?.clamp(1.0, 2.0);
-    let seconds = whole.sound_seconds().context("no sound")?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -227,7 +225,7 @@ async fn seams_cannot_be_heard() -> Result<()> {
     let sample_at = |seconds: f64| (seconds * f64::from(rate_hz)) as usize;
     // 128 kb/s is what a job gets that asks for nothing, and 75 kb/s of a channel are a step of the encoder's quality.
     let quality = format!("{:.3}", 128_000.0 / (75_000.0 * channels));
-    let filters = whole.sound(rate_hz, sample_at(seconds) as u64);
+    let filters = whole.sound(rate_hz);
     let path = source.path.to_str().context("a path that is no text")?;
     let arguments = ["-i", path, "-vn", "-af", &filters, "-c:a", "aac", "-q:a", &quality];
     let reference = studio.make("whole-sound.m4a", &arguments).await?;

@@ -40,9 +40,33 @@ impl Whole {
     pub(crate) fn picture(&self) -> String {
         let (frames, seconds) = self.rate;
         format!(
-            "setpts=PTS-({}/1000000-{}*{seconds}/{frames})/TB,fps={frames}/{seconds}:start_time=0,\
-             tpad=stop_mode=clone:stop=-1,trim=end_pts={}",
-            self.video_start_us, self.lead_frames, self.frames
+            "setpts=PTS-{}/TB,fps={frames}/{seconds}:start_time=0,tpad=stop_mode=clone:stop=-1,trim=end_pts={}",
+            self.origin(),
+            self.frames
+        )
+    }
+
+    /// The filters that put the sound beside it.
+    pub(crate) fn sound(&self, rate_hz: u32) -> String {
+        format!(
+            "asetpts=PTS-{}/TB,aresample={rate_hz},aresample=async=1:min_hard_comp=0.02:first_pts=0",
+            self.origin()
+        )
+    }
+
+    /// When a frame is shown.
+    pub(crate) fn seconds(&self, frame: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "frames of a short clip")]
+        let frame = frame as f64;
+        frame * f64::from(self.rate.1) / f64::from(self.rate.0)
+    }
+
+    /// The source's time at which the grid begins, in seconds, as ffmpeg reads it.
+    fn origin(&self) -> String {
+        let (frames, seconds) = self.rate;
+        format!(
+            "({}/1000000-{}*{seconds}/{frames})",
+            self.video_start_us, self.lead_frames
         )
     }
 }

@@ -112,6 +112,7 @@ fn tasks(plan: &Plan, done: &[u32]) -> Vec<TaskItem> {
         took_ms: 0,
         frames_done: 0,
         result: done.contains(&chunk).then(|| result(plan, chunk)),
+        cost: None,
         updated_at: UtcTime::from_epoch_ms(0),
     };
     (0..plan.chunks).map(task).collect()

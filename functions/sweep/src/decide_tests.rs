@@ -44,6 +44,7 @@ fn task(id: TaskId, state: TaskState, age_ms: i64) -> TaskItem {
         took_ms: 0,
         frames_done: 0,
         result: None,
+        cost: None,
         updated_at: UtcTime::from_epoch_ms(NOW_MS - age_ms),
     }
 }
