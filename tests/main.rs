@@ -9,6 +9,7 @@ mod bad_file;
 mod browser;
 mod chunks;
 mod crash;
+mod crash_points;
 mod duplicates;
 mod frames;
 mod happy_path;

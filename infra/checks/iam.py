@@ -99,8 +99,8 @@ EXPECTED = {
         "JobsTable/index/open-updated": ["dynamodb:Query"],
         "SourceBucket": ["s3:ListBucket"],
         "SourceBucket/sources/*": ["s3:GetObject"],
-        "HighQueue": ["sqs:SendMessage"],
-        "LowQueue": ["sqs:SendMessage"],
+        "HighQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
+        "LowQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "IntakeFunction": ["lambda:InvokeFunction"],
     },
 }

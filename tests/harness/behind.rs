@@ -118,6 +118,13 @@ impl Harness {
         Ok(bodies)
     }
 
+    /// Makes a queue that no function reads; returns its URL. It ends with the stack.
+    pub async fn own_queue(&self) -> Result<String> {
+        let name = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let answer = self.sqs.create_queue().queue_name(name).send().await?;
+        answer.queue_url.context("a queue without a URL")
+    }
+
     /// Waits until no message about a job is left in either queue.
     pub async fn queues_forget(&self, job_id: &str) -> Result<()> {
         eventually(&format!("the last message of {job_id}"), SHORT_LIMIT, async || {

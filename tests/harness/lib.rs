@@ -14,6 +14,7 @@
 //! worker      the processes that encode
 //! browser     Chromium, and what it saw of a job's outputs
 //! rie         a function under the Lambda Runtime Interface Emulator
+//! wire        what lies between such a function and the services
 //! ```
 //!
 //! Nothing here sleeps for a fixed time: [`eventually`] asks until the answer is there or its time is up.
@@ -29,6 +30,7 @@ pub mod recordings;
 pub mod rie;
 mod stack;
 pub mod studio;
+pub mod wire;
 pub mod worker;
 
 use std::time::{Duration, Instant};

@@ -10,15 +10,49 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::harness::Harness;
-use crate::{SHORT_LIMIT, eventually};
+use crate::{SHORT_LIMIT, eventually, worker};
+
+/// A function that waits for its one call.
+#[derive(Debug)]
+pub struct Rie {
+    process: Child,
+    url: String,
+}
+
+/// Where the process of a function is found, while somebody waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct RieHandle(i32);
+
+impl Rie {
+    /// For what happens to the function during its call.
+    pub fn handle(&self) -> Result<RieHandle> {
+        let pid = self.process.id().context("the emulator has ended")?;
+        Ok(RieHandle(i32::try_from(pid)?))
+    }
+}
+
+impl RieHandle {
+    /// Kills the function's process, as a lost machine would. It is there from the first call on.
+    pub fn kill_function(self) -> Result<()> {
+        let function = worker::child(self.0).context("the function has not been started")?;
+        Ok(kill_process(Pid::from_raw(function).context("no pid")?, Signal::KILL)?)
+    }
+}
 
 impl Harness {
     /// Runs a function, by its crate's name, on one event, with the environment of the deployed one.
     pub async fn run_under_rie(&self, function: &str, event: &Value) -> Result<Value> {
+        let rie = self.rie(function, &[]).await?;
+        self.call(rie, event).await
+    }
+
+    /// Starts a function, with some variables of its environment set otherwise.
+    pub async fn rie(&self, function: &str, variables: &[(&str, &str)]) -> Result<Rie> {
         let binary = self.shared.target.join("debug").join(function);
         let [front, back] = free_addresses()?;
         let mut emulator = command(&rie(&self.shared.target)?);
@@ -31,22 +65,27 @@ impl Harness {
             ])
             .arg(&binary);
         emulator.env_clear().envs(self.rie_environment(function).await?);
-        let mut running = emulator.spawn().context("the runtime interface emulator")?;
-
-        let url = format!("http://{front}/2015-03-31/functions/function/invocations");
+        emulator.envs(variables.iter().copied());
+        let mut process = emulator.spawn().context("the runtime interface emulator")?;
         // It listens a moment after its start; nothing reaches the function before.
         eventually("the runtime interface emulator", SHORT_LIMIT, async || {
-            if let Some(status) = running.try_wait()? {
+            if let Some(status) = process.try_wait()? {
                 bail!("the runtime interface emulator ended: {status}");
             }
             Ok(tokio::net::TcpStream::connect(&front).await.ok())
         })
         .await?;
-        let answer = self.send(self.request(Method::POST, &url).json(event), 200).await?;
-        running.kill().await?;
+        let url = format!("http://{front}/2015-03-31/functions/function/invocations");
+        Ok(Rie { process, url })
+    }
+
+    /// Makes the one call and ends the function.
+    pub async fn call(&self, mut rie: Rie, event: &Value) -> Result<Value> {
+        let answer = self.send(self.request(Method::POST, &rie.url).json(event), 200).await?;
+        rie.process.kill().await?;
         let value: Value = answer.json()?;
         if value.get("errorType").is_some() {
-            bail!("{function}: {value}");
+            bail!("the function failed: {value}");
         }
         Ok(value)
     }

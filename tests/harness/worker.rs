@@ -172,3 +172,10 @@ fn field(pid: i32, index: usize) -> Option<String> {
 fn parent(pid: i32) -> Option<i32> {
     field(pid, 1)?.parse().ok()
 }
+
+/// A process that this one started.
+pub(crate) fn child(of: i32) -> Option<i32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.find(|pid| parent(*pid) == Some(of))
+}

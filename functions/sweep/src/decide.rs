@@ -2,7 +2,8 @@
 //!
 //! Messages bring their tasks back by themselves: a queue delivers what a killed worker had, and gives back what failed
 //! in passing. So each rule here waits longer than that takes, and a repair in vain costs one message that finds nothing
-//! to do.
+//! to do. The one message that stays away for long is that of a worker which died between receiving and hiding it: it is
+//! invisible for the queue's own time, so its task waits in front of an empty queue.
 
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use reelay_core::domain::{
     time::UtcTime,
 };
 
-/// How long a task waits for a worker before its message is taken for lost.
+/// How long a task waits for a worker before its message is taken for lost, while messages wait in its queue.
 pub(crate) const RESEND_AFTER: Duration = Duration::from_mins(15);
+/// The same while none does: then it had one that a worker took with it when it died, before it could claim the task.
+pub(crate) const RESEND_WHEN_IDLE_AFTER: Duration = Duration::from_mins(1);
 /// The longest wait between two messages about the same task. It grows with the time that the task has been waiting, so
 /// that a long queue is not made much longer by this.
 const RESEND_AT_MOST_AFTER: Duration = Duration::from_hours(1);
@@ -49,12 +52,13 @@ pub(crate) enum Repair {
     Miscounted,
 }
 
-/// What to do about a job that is queued or in progress, from its running generation's tasks.
-pub(crate) fn decide(job: &Job, tasks: &[TaskItem], now: UtcTime) -> Vec<Repair> {
+/// What to do about a job that is queued or in progress, from its running generation's tasks and from whether messages
+/// wait in its queue.
+pub(crate) fn decide(job: &Job, tasks: &[TaskItem], queue_is_idle: bool, now: UtcTime) -> Vec<Repair> {
     let pace = Pace::of(tasks);
     let mut repairs = Vec::new();
     for (task, item) in tasks.iter().filter_map(|item| item.id().zip(Some(item))) {
-        match look(job, task, item, pace.as_ref(), now) {
+        match look(job, task, item, queue_is_idle, pace.as_ref(), now) {
             // Nothing else matters to a job that ends.
             Some(Repair::GiveUp(task)) => return vec![Repair::GiveUp(task)],
             Some(repair) => repairs.push(repair),
@@ -67,14 +71,28 @@ pub(crate) fn decide(job: &Job, tasks: &[TaskItem], now: UtcTime) -> Vec<Repair>
     repairs
 }
 
-fn look(job: &Job, task: TaskId, item: &TaskItem, pace: Option<&Pace>, now: UtcTime) -> Option<Repair> {
+fn look(
+    job: &Job,
+    task: TaskId,
+    item: &TaskItem,
+    queue_is_idle: bool,
+    pace: Option<&Pace>,
+    now: UtcTime,
+) -> Option<Repair> {
     let is_last = item.attempts >= MAX_ATTEMPTS;
     match item.state {
         TaskState::Ready if is_last => Some(Repair::GiveUp(task)),
-        TaskState::Ready => is_message_due(item, now).then(|| Repair::Resend {
-            task,
-            before_ms: now.epoch_ms() - ms(RESEND_AFTER),
-        }),
+        TaskState::Ready => {
+            let least = if queue_is_idle {
+                RESEND_WHEN_IDLE_AFTER
+            } else {
+                RESEND_AFTER
+            };
+            is_message_due(item, least, now).then(|| Repair::Resend {
+                task,
+                before_ms: now.epoch_ms() - ms(least),
+            })
+        }
         TaskState::Running if now.epoch_ms() - item.lease_expires_ms > ms(REOPEN_AFTER) => Some(if is_last {
             Repair::GiveUp(task)
         } else {
@@ -95,10 +113,10 @@ fn look(job: &Job, task: TaskId, item: &TaskItem, pace: Option<&Pace>, now: UtcT
     }
 }
 
-fn is_message_due(item: &TaskItem, now: UtcTime) -> bool {
+fn is_message_due(item: &TaskItem, least: Duration, now: UtcTime) -> bool {
     let ready_ms = item.updated_at.epoch_ms();
     let waited_ms = item.sent_ms - ready_ms;
-    let wait_ms = waited_ms.clamp(ms(RESEND_AFTER), ms(RESEND_AT_MOST_AFTER));
+    let wait_ms = waited_ms.clamp(ms(least), ms(RESEND_AT_MOST_AFTER));
     // A task that was given back has its old message, and waits from then on.
     now.epoch_ms() - item.sent_ms.max(ready_ms) > wait_ms
 }

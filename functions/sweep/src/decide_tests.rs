@@ -79,10 +79,24 @@ fn resend(task: TaskId) -> Repair {
 fn a_message_is_sent_again_when_its_task_has_waited_a_quarter_of_an_hour() {
     for id in [TaskId::Plan, TaskId::Encode(3), TaskId::Assemble] {
         let fresh = task(id, TaskState::Ready, 15 * MINUTE);
-        assert_eq!(decide(&job(0, 0), &[fresh], now()), []);
+        assert_eq!(decide(&job(0, 0), &[fresh], false, now()), []);
         let stale = task(id, TaskState::Ready, 15 * MINUTE + 1);
-        assert_eq!(decide(&job(0, 0), &[stale], now()), [resend(id)]);
+        assert_eq!(decide(&job(0, 0), &[stale], false, now()), [resend(id)]);
     }
+}
+
+#[test]
+fn in_front_of_an_empty_queue_a_message_is_lost_after_a_minute() {
+    let id = TaskId::Encode(3);
+    let after = |age_ms| decide(&job(4, 4), &[task(id, TaskState::Ready, age_ms)], true, now());
+    assert_eq!(after(MINUTE), []);
+    let before_ms = NOW_MS - MINUTE;
+    assert_eq!(after(MINUTE + 1), [Repair::Resend { task: id, before_ms }]);
+    // What is worked on is known by its lease, not by the queue.
+    assert_eq!(
+        decide(&job(4, 4), &[running(id, 1, 5 * MINUTE, SECOND)], true, now()),
+        []
+    );
 }
 
 #[test]
@@ -91,7 +105,7 @@ fn a_long_queue_is_not_filled_with_copies() {
         updated_at: UtcTime::from_epoch_ms(NOW_MS - ready_ago),
         ..task(TaskId::Plan, TaskState::Ready, sent_ago)
     };
-    let is_sent = |item: TaskItem| !decide(&job(0, 0), &[item], now()).is_empty();
+    let is_sent = |item: TaskItem| !decide(&job(0, 0), &[item], false, now()).is_empty();
     // Sent again after half an hour of waiting: the next time after another one.
     assert!(!is_sent(waited(50 * MINUTE, 20 * MINUTE)));
     assert!(is_sent(waited(61 * MINUTE, 31 * MINUTE)));
@@ -106,20 +120,20 @@ fn a_task_whose_worker_is_gone_is_reopened_and_at_last_given_up() {
     let id = TaskId::Encode(0);
     for attempts in [1, 2] {
         assert_eq!(
-            decide(&job(1, 1), &[running(id, attempts, MINUTE, -20 * SECOND)], now()),
+            decide(&job(1, 1), &[running(id, attempts, MINUTE, -20 * SECOND)], false, now()),
             []
         );
         assert_eq!(
-            decide(&job(1, 1), &[running(id, attempts, MINUTE, -31 * SECOND)], now()),
+            decide(&job(1, 1), &[running(id, attempts, MINUTE, -31 * SECOND)], false, now()),
             [Repair::Reopen(id)]
         );
     }
     let last = running(id, MAX_ATTEMPTS, MINUTE, -31 * SECOND);
     let stale = task(TaskId::Encode(1), TaskState::Ready, 20 * MINUTE);
-    let repairs = decide(&job(2, 2), &[stale, last], now());
+    let repairs = decide(&job(2, 2), &[stale, last], false, now());
     assert_eq!(repairs, [Repair::GiveUp(id)], "nothing else matters then");
     let at_work = running(id, MAX_ATTEMPTS, MINUTE, SECOND);
-    assert_eq!(decide(&job(1, 1), &[at_work], now()), []);
+    assert_eq!(decide(&job(1, 1), &[at_work], false, now()), []);
 }
 
 #[test]
@@ -129,7 +143,7 @@ fn a_task_that_is_ready_after_its_last_attempt_is_given_up() {
         ..task(TaskId::Assemble, TaskState::Ready, 0)
     };
     assert_eq!(
-        decide(&job(3, 0), &[used_up], now()),
+        decide(&job(3, 0), &[used_up], false, now()),
         [Repair::GiveUp(TaskId::Assemble)]
     );
 }
@@ -137,26 +151,26 @@ fn a_task_that_is_ready_after_its_last_attempt_is_given_up() {
 #[test]
 fn joining_begins_when_no_chunk_is_left_and_only_then() {
     let blocked = [task(TaskId::Assemble, TaskState::Blocked, MINUTE)];
-    assert_eq!(decide(&job(3, 0), &blocked, now()), [Repair::Unblock]);
-    assert_eq!(decide(&job(3, 1), &blocked, now()), []);
-    assert_eq!(decide(&job(0, 0), &blocked, now()), [], "not planned yet");
+    assert_eq!(decide(&job(3, 0), &blocked, false, now()), [Repair::Unblock]);
+    assert_eq!(decide(&job(3, 1), &blocked, false, now()), []);
+    assert_eq!(decide(&job(0, 0), &blocked, false, now()), [], "not planned yet");
 }
 
 #[test]
 fn a_job_that_counts_chunks_which_are_done_is_told_of() {
     let chunks = [done(0, SECOND), done(1, SECOND)];
-    assert_eq!(decide(&job(2, 1), &chunks, now()), [Repair::Miscounted]);
-    assert_eq!(decide(&job(2, 0), &chunks, now()), []);
+    assert_eq!(decide(&job(2, 1), &chunks, false, now()), [Repair::Miscounted]);
+    assert_eq!(decide(&job(2, 0), &chunks, false, now()), []);
     let fresh = TaskItem {
         updated_at: now(),
         ..done(1, SECOND)
     };
     assert_eq!(
-        decide(&job(2, 1), &[done(0, SECOND), fresh], now()),
+        decide(&job(2, 1), &[done(0, SECOND), fresh], false, now()),
         [],
         "the job was read before"
     );
-    assert_eq!(decide(&job(2, 2), &[], now()), []);
+    assert_eq!(decide(&job(2, 2), &[], false, now()), []);
 }
 
 #[test]
@@ -165,7 +179,7 @@ fn a_straggler_is_given_to_another_worker_once() {
     let id = TaskId::Encode(9);
     let look = |siblings: Vec<TaskItem>, slow: TaskItem| {
         let tasks: Vec<_> = siblings.into_iter().chain([slow]).collect();
-        decide(&job(10, 1), &tasks, now())
+        decide(&job(10, 1), &tasks, false, now())
     };
     let slow = |attempts, ms, frames_done| TaskItem {
         frames_done,
@@ -195,7 +209,7 @@ fn only_chunks_are_measured_against_each_other() {
     let mut tasks: Vec<_> = (0..9).map(|chunk| done(chunk, 40 * SECOND)).collect();
     tasks.push(running(TaskId::Assemble, 1, 500 * SECOND, 30 * SECOND));
     tasks.push(running(TaskId::Plan, 1, 500 * SECOND, 30 * SECOND));
-    assert_eq!(decide(&job(9, 0), &tasks, now()), []);
+    assert_eq!(decide(&job(9, 0), &tasks, false, now()), []);
 }
 
 #[test]
@@ -210,7 +224,7 @@ fn what_is_in_order_is_left_alone() {
         task(TaskId::Encode(2), TaskState::Ready, 2 * MINUTE),
         task(TaskId::Assemble, TaskState::Blocked, 60 * MINUTE),
     ];
-    assert_eq!(decide(&job(3, 2), &tasks, now()), []);
+    assert_eq!(decide(&job(3, 2), &tasks, false, now()), []);
 }
 
 #[test]

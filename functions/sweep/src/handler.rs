@@ -15,13 +15,14 @@ use reelay_core::{
         failure::{Failure, FailureCode, Stage},
         job::{Job, MAX_ATTEMPTS, Status},
         message::Task,
+        spec::Priority,
         task::TaskId,
         time::UtcTime,
     },
 };
 
 use crate::{
-    decide::{self, RESEND_AFTER, Repair},
+    decide::{self, RESEND_AFTER, RESEND_WHEN_IDLE_AFTER, Repair},
     sources::Sources,
     store::{self, OpenJob, Page},
 };
@@ -43,6 +44,22 @@ pub(crate) struct Sweep {
     pub(crate) sources: Sources,
     /// How long after its window an upload may still arrive.
     pub(crate) upload_grace: Duration,
+}
+
+/// Which queues had no message waiting when the run began.
+#[derive(Debug, Clone, Copy)]
+struct Idle {
+    high: bool,
+    low: bool,
+}
+
+impl Idle {
+    fn of(self, priority: Priority) -> bool {
+        match priority {
+            Priority::High => self.high,
+            Priority::Low => self.low,
+        }
+    }
 }
 
 /// What a run did.
@@ -75,10 +92,19 @@ impl Sweep {
     }
 
     async fn all(&self, last_begin: Instant, tally: &Tally) -> Result<(), AwsError> {
+        let idle = Idle {
+            high: self.is_idle(Priority::High).await,
+            low: self.is_idle(Priority::Low).await,
+        };
+        let queued_for = if idle.high || idle.low {
+            RESEND_WHEN_IDLE_AFTER
+        } else {
+            RESEND_AFTER
+        };
         // What somebody waits for comes first, and what costs most to ask for last.
         for (status, quiet) in [
             (Status::InProgress, Duration::ZERO),
-            (Status::Queued, RESEND_AFTER),
+            (Status::Queued, queued_for),
             (Status::Pending, EVENT_AFTER),
         ] {
             let mut start = None;
@@ -86,7 +112,7 @@ impl Sweep {
                 let Page { jobs, next } = self.page(status, quiet, start).await?;
                 stream::iter(jobs)
                     .for_each_concurrent(JOBS_AT_ONCE, async |open| {
-                        self.one(status, &open, last_begin, tally).await;
+                        self.one(status, &open, idle, last_begin, tally).await;
                     })
                     .await;
                 start = next;
@@ -104,14 +130,22 @@ impl Sweep {
         store::open_jobs(&self.jobs, status, before, start).await
     }
 
-    async fn one(&self, status: Status, open: &OpenJob, last_begin: Instant, tally: &Tally) {
+    /// What cannot be asked counts as busy: then messages are taken for lost later, and that is all.
+    async fn is_idle(&self, priority: Priority) -> bool {
+        self.queues.is_idle(priority).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, code = error.code(), "a queue's length is not known");
+            false
+        })
+    }
+
+    async fn one(&self, status: Status, open: &OpenJob, idle: Idle, last_begin: Instant, tally: &Tally) {
         let now = UtcTime::now();
         if Instant::now() >= last_begin {
             return count(&tally.left, 1);
         }
         let result = match status {
             Status::Pending => self.awaited(open, now).await,
-            _ => self.tasks(open, now).await,
+            _ => self.tasks(open, idle, now).await,
         };
         count(&tally.seen, 1);
         match result {
@@ -150,14 +184,14 @@ impl Sweep {
     }
 
     /// A job that has tasks. Returns the number of repairs.
-    async fn tasks(&self, open: &OpenJob, now: UtcTime) -> Result<u32, AwsError> {
+    async fn tasks(&self, open: &OpenJob, idle: Idle, now: UtcTime) -> Result<u32, AwsError> {
         let job = self.jobs.job(&open.job_id).await?;
         let Some(job) = job.filter(|job| matches!(job.status, Status::Queued | Status::InProgress)) else {
             return Ok(0);
         };
         let tasks = self.jobs.tasks(&job.job_id, &TaskId::prefix(job.generation)).await?;
         let mut done = 0;
-        for repair in decide::decide(&job, &tasks, now) {
+        for repair in decide::decide(&job, &tasks, idle.of(job.priority), now) {
             done += u32::from(self.carry_out(&job, repair, now).await?);
         }
         Ok(done)

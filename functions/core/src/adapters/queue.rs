@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_sqs::Client;
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{AwsError, call_error};
@@ -73,6 +73,26 @@ impl TaskQueues {
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await
+    }
+
+    /// Whether no message of the queue waits to be received. SQS counts approximately, so this is a hint and no proof.
+    pub async fn is_idle(&self, priority: Priority) -> Result<bool, AwsError> {
+        let waiting = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let output = self
+            .client
+            .get_queue_attributes()
+            .queue_url(self.url(priority))
+            .set_attribute_names(Some(waiting.to_vec()))
+            .send()
+            .await
+            .map_err(|error| call_error("GetQueueAttributes", &error))?;
+        let counts = output.attributes.unwrap_or_default();
+        Ok(waiting
+            .iter()
+            .all(|name| counts.get(name).is_some_and(|count| count == "0")))
     }
 
     /// Sets when a received message becomes visible again.
