@@ -79,6 +79,15 @@ impl Drop for Wire {
     }
 }
 
+/// Breaks the wire when its call is over, also when the function gives the call up.
+struct Breaks<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Breaks<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
 async fn converse(stream: TcpStream, line: Arc<Line>) {
     let service = service_fn(|request| carry(request, &line));
     // An error is a client that has gone, or a wire that has broken.
@@ -92,6 +101,7 @@ async fn carry(request: Request<Incoming>, line: &Line) -> Result<Response<Full<
     if call > line.last {
         return std::future::pending().await;
     }
+    let breaks = (call == line.last).then(|| Breaks(&line.broken));
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().context("no path")?;
     // With the headers as they are: they are signed, the name of the wire's end among them.
@@ -108,8 +118,8 @@ async fn carry(request: Request<Incoming>, line: &Line) -> Result<Response<Full<
         response.headers_mut().remove(hop);
     }
     *response.body_mut() = answer.bytes().await?.into();
-    if call == line.last {
-        line.broken.send_replace(true);
+    if breaks.is_some() {
+        drop(breaks);
         return std::future::pending().await;
     }
     Ok(response)
