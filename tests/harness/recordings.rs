@@ -48,7 +48,7 @@ pub enum Recording {
     Silent,
     /// Sound in 5.1.
     Surround,
-    /// Sound at 44.1 kHz.
+    /// Sound at 44.1 kHz, without noise that the decoder makes up: what it makes up depends on where it began.
     Sound44100,
     /// Three tracks of sound; only the first has beeps.
     SeveralTracks,
@@ -202,7 +202,11 @@ impl Recipe {
                 self.tracks[0].channels = 6;
                 self.sound = "-c:a aac -b:a 384k";
             }
-            Recording::Sound44100 | Recording::Flv => self.tracks[0].sample_rate_hz = 44_100,
+            Recording::Sound44100 => {
+                self.tracks[0].sample_rate_hz = 44_100;
+                self.sound = "-c:a aac -b:a 128k -aac_pns 0";
+            }
+            Recording::Flv => self.tracks[0].sample_rate_hz = 44_100,
             Recording::SeveralTracks => {
                 self.tracks.extend(
                     [Sound {
