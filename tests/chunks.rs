@@ -27,9 +27,20 @@ pub(crate) fn chunked_clip() -> Clip<'static> {
     }
 }
 
+/// Checks that a job is complete, once, that all of it is there, and that no task of it is left. Returns its items.
+pub(crate) async fn is_whole(account: &Account<'_>, id: &str, frames: u64) -> Result<BTreeMap<String, Value>> {
+    let items = is_published(account, id, frames).await?;
+    let tasks = format!("task#{}#", items["job"]["generation"]);
+    for (key, item) in items.iter().filter(|(key, _)| key.starts_with(&tasks)) {
+        assert_eq!(item["state"], "DONE", "{key}");
+        assert!(item.get("owner").is_none(), "{key}");
+    }
+    Ok(items)
+}
+
 /// Checks that a job is complete, once, and that all of it is there: every frame of every file, and every object that
 /// its outputs and its proof name. Returns its items.
-pub(crate) async fn is_whole(account: &Account<'_>, id: &str, frames: u64) -> Result<BTreeMap<String, Value>> {
+pub(crate) async fn is_published(account: &Account<'_>, id: &str, frames: u64) -> Result<BTreeMap<String, Value>> {
     let harness = account.harness;
     let shown = account.job(id).await?;
     assert_eq!(shown.status, "COMPLETED", "{:?}", shown.error);
@@ -41,11 +52,6 @@ pub(crate) async fn is_whole(account: &Account<'_>, id: &str, frames: u64) -> Re
     let items = harness.items(id).await?;
     let job = &items["job"];
     assert_eq!(job["tasks_remaining"], 0, "{job}");
-    let tasks = format!("task#{}#", job["generation"]);
-    for (key, item) in items.iter().filter(|(key, _)| key.starts_with(&tasks)) {
-        assert_eq!(item["state"], "DONE", "{key}");
-        assert!(item.get("owner").is_none(), "{key}");
-    }
     let prefix = format!("output#{}-{}#", job["generation"], job["published_attempt"]);
     let outputs: Vec<&Value> = items
         .iter()
