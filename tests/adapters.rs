@@ -357,8 +357,9 @@ async fn the_signing_key_is_there_and_is_not_shown() -> Result<()> {
     let harness = Harness::open().await?;
     let environment = harness.function_environment("AUTH_FUNCTION").await?;
     let secret = Secret::new(&harness.sdk, environment["SIGNING_KEY_SECRET"].clone());
-    let key = secret.get().await?;
-    assert!(key.expose().len() >= 32, "HMAC-SHA-256 wants 32 bytes");
-    assert!(!format!("{secret:?}{key:?}").contains(key.expose()));
+    let keys = secret.versions().await?;
+    let key = keys.current.expose();
+    assert!(key.len() >= 32, "HMAC-SHA-256 wants 32 bytes");
+    assert!(!format!("{secret:?}{keys:?}").contains(key));
     Ok(())
 }
