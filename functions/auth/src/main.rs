@@ -23,8 +23,8 @@ async fn main() -> Result<(), lambda_http::Error> {
         let secret = env.required("SIGNING_KEY_SECRET");
         let access_seconds = env.required("ACCESS_TOKEN_SECONDS");
         let refresh_seconds = env.required("REFRESH_TOKEN_SECONDS");
-        let memory_kib = env.required("PASSWORD_MEMORY_KIB");
-        let passes = env.required("PASSWORD_PASSES");
+        let memory_kib = env.required("HASH_MEMORY_KIB");
+        let passes = env.required("HASH_PASSES");
         Some((table?, secret?, access_seconds?, refresh_seconds?, memory_kib?, passes?))
     })?;
     let sdk = adapters::sdk_config().await;
