@@ -132,17 +132,18 @@ impl Secret {
     }
 
     async fn fetch(&self) -> Result<Versions, AwsError> {
-        let (current, previous) = tokio::join!(self.version(CURRENT), self.version(PREVIOUS));
-        // An operator's value, and nothing that signing with it could make good.
-        let current = current?.ok_or_else(|| AwsError::Call {
+        // In this order: a rotation between the two shows the same key twice, never two keys without the one in between.
+        let current = self.version(CURRENT).await?;
+        let previous = match self.version(PREVIOUS).await {
+            Err(AwsError::Call { aws_code, .. }) if aws_code == "ResourceNotFoundException" => None,
+            previous => previous?,
+        };
+        // Too short to sign with: nobody gets in until there is a longer one.
+        let current = current.ok_or_else(|| AwsError::Call {
             operation: "GetSecretValue",
             aws_code: "SecretTooShort".into(),
             retryable: true,
         })?;
-        let previous = match previous {
-            Err(AwsError::Call { aws_code, .. }) if aws_code == "ResourceNotFoundException" => None,
-            previous => previous?,
-        };
         Ok(Versions { current, previous })
     }
 
