@@ -12,7 +12,7 @@ use reelay_core::{
         jobs::{JobsTable, output_prefix},
         objects::Bucket,
         queue::TaskQueues,
-        secrets::Secret,
+        secrets::{Secret, SecretText},
         tasks,
     },
     domain::{
@@ -380,7 +380,7 @@ async fn a_secret_has_two_live_versions_and_no_stranger_has_it_fetched_again_and
     put(&second).await?;
     let versions = Secret::new(&harness.sdk, name.clone()).versions().await?;
     assert_eq!(
-        versions.all().map(|version| version.expose()).collect::<Vec<_>>(),
+        versions.all().map(SecretText::expose).collect::<Vec<_>>(),
         [&second, &first]
     );
     // Known for a moment only, so it is not asked for again: not even for a key that it does not know.

@@ -1,6 +1,6 @@
 //! How passwords are kept, which are accepted, and what an attempt tells.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
@@ -165,7 +165,7 @@ async fn a03_passwords_are_taken_as_typed_and_common_ones_not_at_all() -> Result
 }
 
 /// All of an answer but what differs from request to request.
-fn all_of(answer: &Answer) -> Result<(u16, Vec<(String, String)>, Value)> {
+fn all_of(answer: &Answer) -> Result<Value> {
     let mut body = answer.problem("invalid_credentials")?;
     body["request_id"] = Value::Null;
     let mut headers: Vec<_> = answer
@@ -175,12 +175,7 @@ fn all_of(answer: &Answer) -> Result<(u16, Vec<(String, String)>, Value)> {
         .map(|(name, value)| Ok((name.to_string(), value.to_str()?.to_owned())))
         .collect::<Result<_>>()?;
     headers.sort();
-    Ok((answer.status.as_u16(), headers, body))
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64()
+    Ok(json!([answer.status.as_u16(), headers, body]))
 }
 
 #[tokio::test]
@@ -208,14 +203,12 @@ async fn a04_a_failed_login_does_not_tell_whether_there_is_an_account() -> Resul
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
-    let medians = times.map(median);
-    // Generous: without the work for nothing, an unknown address takes a tenth. infra/bench/accounts.py measures it.
+    // The least of each, which the other tests of a busy machine disturb least, and a generous bound: without the work
+    // that is done for nothing, an unknown address takes a third. infra/bench/accounts.py measures it.
+    let least = times.map(|times| times.into_iter().min().unwrap_or_default().as_secs_f64());
     for pair in [[0, 1], [0, 2], [1, 2]] {
-        let [a, b] = pair.map(|kind| medians[kind]);
-        ensure!(
-            (a - b).abs() / a.max(b) < 0.4,
-            "known, outdated, unknown: {medians:?} s"
-        );
+        let [a, b] = pair.map(|kind| least[kind]);
+        ensure!((a - b).abs() / a.max(b) < 0.4, "known, outdated, unknown: {least:?} s");
     }
     Ok(())
 }

@@ -107,15 +107,6 @@ async fn a14_fields_that_nobody_asked_for_change_nothing() -> Result<()> {
     let created = send(&harness, &token, Method::POST, "/jobs", &with(job.clone()), 201).await?;
     let job_id = created.text("/id")?;
     let expected = plain_account.create(&job).await?.id;
-    let own = [
-        "job_id",
-        "account_id",
-        "source_key",
-        "created_at",
-        "updated_at",
-        "upload_expires_at",
-        "expires_at",
-    ];
     let (stored, expected) = (
         harness.item(&job_id, "job").await?,
         harness.item(&expected, "job").await?,
@@ -123,16 +114,20 @@ async fn a14_fields_that_nobody_asked_for_change_nothing() -> Result<()> {
     assert_eq!(stored["account_id"], id.as_str());
     let names = |item: &Value| item.as_object().map(|item| item.keys().cloned().collect::<Vec<_>>());
     assert_eq!(names(&stored), names(&expected));
-    for name in ["status", "attempts", "playable", "generation", "published_attempt"] {
-        assert_eq!(stored[name], expected[name], "{name}");
+    // All but ids, what is made of them, and times.
+    let own = [
+        "account_id",
+        "created_at",
+        "job_id",
+        "source_key",
+        "updated_at",
+        "upload_expires_at",
+    ];
+    for name in names(&stored).unwrap_or_default() {
+        if !own.contains(&name.as_str()) {
+            assert_eq!(stored[&name], expected[&name], "{name}");
+        }
     }
-    let differ: Vec<_> = names(&stored)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|name| stored[name] != expected[name] && !own.contains(&name.as_str()))
-        .filter(|name| !stored[name].to_string().contains(&id) && !stored[name].to_string().contains("Z"))
-        .collect();
-    assert!(differ.is_empty(), "{differ:?} in {stored}");
     Ok(())
 }
 

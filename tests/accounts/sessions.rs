@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::harness::PASSWORD;
 use e2e::{Account, Harness, SHORT_LIMIT, eventually};
 use futures_util::future::join_all;
+use reelay_core::domain::time::UtcTime;
 use reqwest::Method;
 use reqwest::header::USER_AGENT;
 use serde_json::{Value, json};
@@ -328,11 +329,8 @@ async fn a_session_has_one_end_however_often_it_is_refreshed() -> Result<()> {
     assert_eq!(stored(&account).await?[session]["expires_at"], end);
 
     // Half a minute before its end, no new token outlives it.
-    let almost = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_secs()
-        + 30;
-    let set_end = |at: u64| {
+    let almost = UtcTime::now().epoch_seconds() + 30;
+    let set_end = |at: i64| {
         harness
             .dynamodb
             .update_item()

@@ -151,6 +151,8 @@ fn core_of(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const EMAIL: &str = "ada.l@example.org";
@@ -189,6 +191,31 @@ mod tests {
         // OWASP's other choice for the same strength: more memory, one pass.
         let other = Hasher::new(47_104, 1).unwrap().hash("correct horse").unwrap();
         assert_eq!(hasher().verify("correct horse", Some(&other)), Ok(Verdict::Right));
+    }
+
+    /// CPU time of this thread so far, in nanoseconds: other than the clock, it does not mind a busy machine.
+    fn cpu_ns() -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_wrong_password_takes_the_same_work_whatever_is_stored() {
+        let current = hasher().hash("correct horse").unwrap();
+        let outdated = Hasher::new(8_192, 1).unwrap().hash("correct horse").unwrap();
+        let cost = |stored: Option<&str>| {
+            let once = || {
+                let before = cpu_ns();
+                assert_eq!(hasher().verify("wrong horse", stored), Ok(Verdict::Wrong));
+                cpu_ns() - before
+            };
+            // The least of some: caches that others empty only ever add.
+            Duration::from_nanos((0..5).map(|_| once()).min().unwrap()).as_secs_f64()
+        };
+        let costs = [Some(current.as_str()), Some(outdated.as_str()), None].map(cost);
+        for other in &costs[1..] {
+            assert!((other / costs[0] - 1.0).abs() < 0.15, "{costs:?} s");
+        }
     }
 
     #[test]
