@@ -45,6 +45,9 @@ class Runtime(http.server.ThreadingHTTPServer):
         self.answers: queue.Queue = queue.Queue()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, *_):
+        """A process that is ended closes its connections in the middle."""
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """The two calls of the Runtime API that matter; an error of the function is an answer as well."""
