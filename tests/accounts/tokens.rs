@@ -61,12 +61,12 @@ impl Forge {
     }
 
     fn signed(&self, head: &str, claims: &str) -> Result<String> {
-        hmac_of::<Hmac<Sha256>>(&self.key, unsigned(head, claims))
+        hmac_of::<Hmac<Sha256>>(&self.key, &unsigned(head, claims))
     }
 }
 
 /// A text and its signature.
-fn hmac_of<M: Mac + KeyInit>(key: &str, text: String) -> Result<String> {
+fn hmac_of<M: Mac + KeyInit>(key: &str, text: &str) -> Result<String> {
     let mut mac = <M as KeyInit>::new_from_slice(key.as_bytes())?;
     mac.update(text.as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
@@ -179,11 +179,11 @@ fn with_other_signatures(forge: &Forge) -> Result<Vec<String>> {
             json!({"jku": "https://attacker.example/keys"}),
             json!({"kid": "attacker"}),
         ] {
-            tokens.push(hmac_of::<Hmac<Sha256>>(key, under(&changes))?);
+            tokens.push(hmac_of::<Hmac<Sha256>>(key, &under(&changes))?);
         }
     }
-    tokens.push(hmac_of::<Hmac<Sha384>>(&forge.key, under(&json!({"alg": "HS384"})))?);
-    tokens.push(hmac_of::<Hmac<Sha512>>(&forge.key, under(&json!({"alg": "HS512"})))?);
+    tokens.push(hmac_of::<Hmac<Sha384>>(&forge.key, &under(&json!({"alg": "HS384"})))?);
+    tokens.push(hmac_of::<Hmac<Sha512>>(&forge.key, &under(&json!({"alg": "HS512"})))?);
     Ok(tokens)
 }
 
