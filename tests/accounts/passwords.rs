@@ -1,8 +1,6 @@
 //! How passwords are kept, which are accepted, and what an attempt tells.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use aws_sdk_dynamodb::types::AttributeValue;
 use e2e::harness::PASSWORD;
@@ -11,10 +9,6 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{address, register};
-
-/// Addresses of each kind whose times are compared, and logins of each: no more than a forgetful person tries.
-const ADDRESSES: usize = 3;
-const LOGINS: usize = 8;
 
 async fn stored_hash(harness: &Harness, id: &str) -> Result<String> {
     let profile = harness.profile(id).await?.context("no profile")?;
@@ -178,37 +172,20 @@ fn all_of(answer: &Answer) -> Result<Value> {
     Ok(json!([answer.status.as_u16(), headers, body]))
 }
 
+/// Of the times, the work is compared where nothing disturbs it: in the function's own tests, and by
+/// `infra/bench/accounts.py`.
 #[tokio::test]
 async fn a04_a_failed_login_does_not_tell_whether_there_is_an_account() -> Result<()> {
     let harness = Harness::open().await?;
-    let mut kinds = [const { Vec::new() }; 3];
-    for _ in 0..ADDRESSES {
-        let (known, outdated) = (harness.account().await?, harness.account().await?);
-        plant_weak_hash(&outdated).await?;
-        kinds[0].push(known.email);
-        kinds[1].push(outdated.email);
-        kinds[2].push(address());
-    }
-    let mut times = [const { Vec::new() }; 3];
+    let (known, outdated) = (harness.account().await?, harness.account().await?);
+    plant_weak_hash(&outdated).await?;
+    let emails = [known.email, outdated.email, address(), "no address".to_owned()];
     let mut answers = Vec::new();
-    // In turns, so that the machine's moods meet all of them.
-    for round in 0..ADDRESSES * LOGINS {
-        for (emails, times) in kinds.iter().zip(&mut times) {
-            let began = Instant::now();
-            let email = &emails[round % ADDRESSES];
-            let answer = harness.sign_in(email, "wrong horse battery staple", 401).await?;
-            times.push(began.elapsed());
-            answers.push(all_of(&answer)?);
-        }
+    for email in &emails {
+        let answer = harness.sign_in(email, "wrong horse battery staple", 401).await?;
+        answers.push(all_of(&answer)?);
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
-    // The least of each, which the other tests of a busy machine disturb least, and a generous bound: without the work
-    // that is done for nothing, an unknown address takes a third. infra/bench/accounts.py measures it.
-    let least = times.map(|times| times.into_iter().min().unwrap_or_default().as_secs_f64());
-    for pair in [[0, 1], [0, 2], [1, 2]] {
-        let [a, b] = pair.map(|kind| least[kind]);
-        ensure!((a - b).abs() / a.max(b) < 0.4, "known, outdated, unknown: {least:?} s");
-    }
     Ok(())
 }

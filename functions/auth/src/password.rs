@@ -1,14 +1,19 @@
 //! Passwords: which are accepted, and how they are kept. argon2id, stored as PHC strings that carry their own parameters.
 
+use std::sync::{Arc, Mutex};
+
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+    ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version,
+    password_hash::{
+        PasswordHasher as _,
+        phc::{Output, PasswordHash},
+    },
 };
 use reelay_core::domain::{account::check_password_length, create::FieldError};
 
 /// One lane: a function has no second core to hash on.
 const LANES: u32 = 1;
-/// What is hashed against when there is nothing to compare with. No secret: its result is thrown away.
+/// What is hashed with when there is nothing to compare with. No secret: the result is thrown away.
 const DUMMY_SALT: &[u8; 16] = b"reelay dummysalt";
 
 /// The name of this service, as the start of nobody's password.
@@ -51,20 +56,26 @@ pub(crate) enum Verdict {
 }
 
 /// Hashes with the configured parameters.
-#[derive(Debug, Clone)]
-pub(crate) struct Hasher(Params);
+#[derive(Clone)]
+pub(crate) struct Hasher {
+    params: Params,
+    /// What comparing fills, kept from one to the next: getting fresh pages from the kernel costs as much as filling them,
+    /// and not the same for every size.
+    memory: Arc<Mutex<Vec<Block>>>,
+}
 
 impl Hasher {
     /// With so much memory and so many passes over it; the bounds are the template's.
     pub(crate) fn new(memory_kib: u32, passes: u32) -> Result<Self, HashError> {
-        Params::new(memory_kib, passes, LANES, None)
-            .map(Self)
-            .map_err(|_| HashError::Hashing)
+        Ok(Self {
+            params: Params::new(memory_kib, passes, LANES, None).map_err(|_| HashError::Hashing)?,
+            memory: Arc::default(),
+        })
     }
 
     /// Hashes a password with a new salt. Takes tens of milliseconds of CPU.
     pub(crate) fn hash(&self, password: &str) -> Result<String, HashError> {
-        let hash = argon2id(self.0.clone())
+        let hash = argon2id(self.params.clone())
             .hash_password(password.as_bytes())
             .map_err(|_| HashError::Hashing)?;
         Ok(hash.to_string())
@@ -74,16 +85,20 @@ impl Hasher {
     /// stored, and when what is stored took less.
     pub(crate) fn verify(&self, password: &str, stored: Option<&str>) -> Result<Verdict, HashError> {
         let Some(stored) = stored else {
-            spend(password, self.0.clone())?;
+            self.fill(&self.params, password, DUMMY_SALT)?;
             return Ok(Verdict::Wrong);
         };
         let stored = PasswordHash::new(stored).map_err(|_| HashError::Stored)?;
+        let (Some(salt), Some(expected), Some(19)) = (&stored.salt, &stored.hash, stored.version) else {
+            return Err(HashError::Stored);
+        };
+        if stored.algorithm != ARGON2ID_IDENT || expected.len() != Params::DEFAULT_OUTPUT_LEN {
+            return Err(HashError::Stored);
+        }
         let params = Params::try_from(&stored).map_err(|_| HashError::Stored)?;
-        // Which argon2 and which parameters is read from what is stored.
-        let matches = argon2id(self.0.clone())
-            .verify_password(password.as_bytes(), &stored)
-            .is_ok();
-        let missing = work(&self.0).saturating_sub(work(&params));
+        // Outputs are compared in constant time.
+        let matches = self.fill(&params, password, salt)? == *expected;
+        let missing = work(&self.params).saturating_sub(work(&params));
         Ok(match (matches, missing) {
             (true, 0) => Verdict::Right,
             (true, _) => Verdict::Outdated,
@@ -96,12 +111,26 @@ impl Hasher {
 
     /// Spends so much work, in passes over one KiB.
     fn make_up_for(&self, password: &str, work: u64) -> Result<(), HashError> {
-        let memory_kib = u32::try_from(work / u64::from(self.0.t_cost())).unwrap_or(u32::MAX);
+        let passes = self.params.t_cost();
+        let memory_kib = u32::try_from(work / u64::from(passes)).unwrap_or(u32::MAX);
         if memory_kib < Params::MIN_M_COST {
             return Ok(());
         }
-        let params = Params::new(memory_kib, self.0.t_cost(), LANES, None).map_err(|_| HashError::Hashing)?;
-        spend(password, params)
+        let params = Params::new(memory_kib, passes, LANES, None).map_err(|_| HashError::Hashing)?;
+        self.fill(&params, password, DUMMY_SALT).map(|_| ())
+    }
+
+    /// The hash itself, in the memory that is kept.
+    fn fill(&self, params: &Params, password: &str, salt: &[u8]) -> Result<Output, HashError> {
+        let mut memory = self.memory.lock().map_err(|_| HashError::Hashing)?;
+        if memory.len() < params.block_count() {
+            memory.resize(params.block_count(), Block::default());
+        }
+        let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+        argon2id(params.clone())
+            .hash_password_into_with_memory(password.as_bytes(), salt, &mut output, memory.as_mut_slice())
+            .map_err(|_| HashError::Hashing)?;
+        Output::new(&output).map_err(|_| HashError::Hashing)
     }
 }
 
@@ -112,16 +141,6 @@ fn argon2id(params: Params) -> Argon2<'static> {
 /// What a hash takes: passes over one KiB. Lanes change nothing, they are filled one after the other.
 fn work(params: &Params) -> u64 {
     u64::from(params.m_cost()) * u64::from(params.t_cost())
-}
-
-/// Takes as long as a hash and yields nothing.
-fn spend(password: &str, params: Params) -> Result<(), HashError> {
-    let mut unused = [0; Params::DEFAULT_OUTPUT_LEN];
-    argon2id(params)
-        .hash_password_into(password.as_bytes(), DUMMY_SALT, &mut unused)
-        .map_err(|_| HashError::Hashing)?;
-    std::hint::black_box(unused);
-    Ok(())
 }
 
 /// Checks a new password of the account with this address.
@@ -203,10 +222,11 @@ mod tests {
     fn a_wrong_password_takes_the_same_work_whatever_is_stored() {
         let current = hasher().hash("correct horse").unwrap();
         let outdated = Hasher::new(8_192, 1).unwrap().hash("correct horse").unwrap();
+        let hasher = hasher();
         let cost = |stored: Option<&str>| {
             let once = || {
                 let before = cpu_ns();
-                assert_eq!(hasher().verify("wrong horse", stored), Ok(Verdict::Wrong));
+                assert_eq!(hasher.verify("wrong horse", stored), Ok(Verdict::Wrong));
                 cpu_ns() - before
             };
             // The least of some: caches that others empty only ever add.
