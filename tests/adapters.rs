@@ -12,7 +12,7 @@ use reelay_core::{
         jobs::{JobsTable, output_prefix},
         objects::Bucket,
         queue::TaskQueues,
-        secrets::Secret,
+        secrets::{Secret, SecretText},
         tasks,
     },
     domain::{
@@ -357,8 +357,51 @@ async fn the_signing_key_is_there_and_is_not_shown() -> Result<()> {
     let harness = Harness::open().await?;
     let environment = harness.function_environment("AUTH_FUNCTION").await?;
     let secret = Secret::new(&harness.sdk, environment["SIGNING_KEY_SECRET"].clone());
-    let key = secret.get().await?;
-    assert!(key.expose().len() >= 32, "HMAC-SHA-256 wants 32 bytes");
-    assert!(!format!("{secret:?}{key:?}").contains(key.expose()));
+    let keys = secret.versions().await?;
+    let key = keys.current.expose();
+    assert!(key.len() >= 32, "HMAC-SHA-256 wants 32 bytes");
+    assert!(!format!("{secret:?}{keys:?}").contains(key));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_has_two_live_versions_and_no_stranger_has_it_fetched_again_and_again() -> Result<()> {
+    let harness = Harness::open().await?;
+    let client = aws_sdk_secretsmanager::Client::new(&harness.sdk);
+    let name = format!("adapters-{}", uuid::Uuid::new_v4().simple());
+    let [first, second] = ["1", "2"].map(|digit| digit.repeat(64));
+    client.create_secret().name(&name).secret_string(&first).send().await?;
+    let put = |value: &str| client.put_secret_value().secret_id(&name).secret_string(value).send();
+
+    let early = Secret::new(&harness.sdk, name.clone());
+    let versions = early.versions().await?;
+    assert_eq!(versions.current.expose(), first);
+    assert!(versions.previous.is_none(), "there is none before the first rotation");
+    put(&second).await?;
+    let versions = Secret::new(&harness.sdk, name.clone()).versions().await?;
+    assert_eq!(
+        versions.all().map(SecretText::expose).collect::<Vec<_>>(),
+        [&second, &first]
+    );
+    // Known for a moment only, so it is not asked for again: not even for a key that it does not know.
+    assert_eq!(early.versions().await?.current.expose(), first);
+    assert_eq!(early.refetched().await?.current.expose(), first);
+
+    // A value that is no key fails closed, as does a secret that nobody can read.
+    put("too short").await?;
+    let error = Secret::new(&harness.sdk, name.clone()).versions().await.unwrap_err();
+    assert!(
+        error.is_retryable() && !error.to_string().contains("too short"),
+        "{error}"
+    );
+    assert_eq!(early.versions().await?.current.expose(), first);
+    let nowhere = Secret::new(&harness.sdk, format!("{name}-absent"));
+    assert!(nowhere.versions().await.is_err());
+    client
+        .delete_secret()
+        .secret_id(&name)
+        .force_delete_without_recovery(true)
+        .send()
+        .await?;
     Ok(())
 }

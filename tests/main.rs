@@ -3,6 +3,7 @@
 //! The first test that needs the stack builds and starts it; it ends with this process. To test a stack that runs
 //! already, name a file with the lines of `cargo local env` in `REELAY_E2E_ENV_FILE`.
 
+mod accounts;
 mod actions;
 mod adapters;
 mod bad_file;

@@ -99,6 +99,8 @@ async fn without_a_token_there_is_nothing() -> Result<()> {
         (Method::POST, "/jobs".to_owned()),
         (Method::GET, "/auth/me".to_owned()),
         (Method::POST, "/auth/logout".to_owned()),
+        (Method::POST, "/auth/change-password".to_owned()),
+        (Method::DELETE, "/auth/me".to_owned()),
     ]);
     let (head, _) = account.token.rsplit_once('.').context("no JWT")?;
     let forged = format!("Bearer {head}.{}", "A".repeat(43));

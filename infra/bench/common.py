@@ -152,6 +152,8 @@ class Api:
         """Knows where the API is, and no account yet."""
         self.base = base
         self.token = ""
+        self.refresh_token = ""
+        self.refresh_after = 0.0
         # The stack is on this machine: a proxy of the environment is none of its business.
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -169,6 +171,10 @@ class Api:
 
     def call(self, method: str, path: str, body: dict | None = None) -> dict:
         """Calls the API with JSON in and out."""
+        if self.token and time.monotonic() > self.refresh_after:
+            # A run may take longer than an access token lives.
+            self.token = ""
+            self.keep(self.call("POST", "/auth/refresh", {"refresh_token": self.refresh_token}))
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data=data, method=method)
         request.add_header("Accept", "application/json")
@@ -182,7 +188,12 @@ class Api:
         """Makes an account that nobody else knows, and signs it in."""
         credentials = {"email": f"bench-{secrets.token_hex(6)}@example.com", "password": secrets.token_hex(16)}
         self.call("POST", "/auth/register", credentials)
-        self.token = self.call("POST", "/auth/login", credentials)["access_token"]
+        self.keep(self.call("POST", "/auth/login", credentials))
+
+    def keep(self, login: dict) -> None:
+        """Keeps the tokens of a session."""
+        self.token, self.refresh_token = login["access_token"], login["refresh_token"]
+        self.refresh_after = time.monotonic() + login["expires_in_seconds"] * 3 / 4
 
     def upload(self, upload: dict, path: pathlib.Path) -> None:
         """Sends a file to where a new job wants it."""

@@ -34,6 +34,7 @@ EXPECTED = {
         "*": TRACE,
         "AccountsTable": [
             "dynamodb:BatchGetItem",
+            "dynamodb:DeleteItem",
             "dynamodb:GetItem",
             "dynamodb:PutItem",
             "dynamodb:UpdateItem",

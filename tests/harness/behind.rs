@@ -178,12 +178,66 @@ impl Harness {
         Ok(serde_json::from_value(answer.value("/Environment/Variables")?)?)
     }
 
-    /// A request to Lambda's API. It is two calls of it, for which the SDK's client would be compiled in whole; the
-    /// emulator takes any signature of a key that it knows.
+    /// What a function has logged so far, named as in the stack's environment: the lines that hold a text.
+    pub async fn logged(&self, function: &str, holding: &str) -> Result<Vec<String>> {
+        let group = format!("/aws/lambda/{}", self.name(function)?);
+        let (mut lines, mut token) = (Vec::new(), Value::Null);
+        loop {
+            let mut body = json!({"logGroupName": group});
+            if !token.is_null() {
+                body["nextToken"] = token;
+            }
+            let request = self
+                .signed(Method::POST, "/", "logs")?
+                .header("x-amz-target", "Logs_20140328.FilterLogEvents")
+                .header("content-type", "application/x-amz-json-1.1")
+                .body(body.to_string());
+            let page: Value = self.send(request, 200).await?.json()?;
+            let events = page["events"].as_array().context("no events")?;
+            let messages = events.iter().filter_map(|event| event["message"].as_str());
+            lines.extend(messages.filter(|line| line.contains(holding)).map(str::to_owned));
+            token = page["nextToken"].clone();
+            if token.is_null() {
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// All items of the accounts table.
+    pub async fn accounts_table(&self) -> Result<Vec<Value>> {
+        let pages = self.dynamodb.scan().table_name(self.name("ACCOUNTS_TABLE")?);
+        let mut pages = pages.consistent_read(true).into_paginator().items().send();
+        let mut items = Vec::new();
+        while let Some(item) = pages.next().await {
+            items.push(serde_dynamo::from_item(item?)?);
+        }
+        Ok(items)
+    }
+
+    /// An account's own item, as it is stored.
+    pub async fn profile(&self, account_id: &str) -> Result<Option<Value>> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(self.name("ACCOUNTS_TABLE")?)
+            .key("pk", AttributeValue::S(format!("account#{account_id}")))
+            .key("sk", AttributeValue::S("profile".into()))
+            .consistent_read(true)
+            .send()
+            .await?;
+        Ok(answer.item.map(serde_dynamo::from_item).transpose()?)
+    }
+
     fn lambda(&self, method: Method, path: &str) -> Result<RequestBuilder> {
-        let url = format!("{}/2015-03-31/functions/{path}", self.name("AWS_ENDPOINT_URL")?);
+        self.signed(method, &format!("/2015-03-31/functions/{path}"), "lambda")
+    }
+
+    /// A request to the API of Lambda or the logs. It is a few calls of them, for which the SDK's clients would be compiled
+    /// in whole; the emulator takes any signature of a key that it knows.
+    fn signed(&self, method: Method, path: &str, service: &str) -> Result<RequestBuilder> {
+        let url = format!("{}{path}", self.name("AWS_ENDPOINT_URL")?);
         let scope = format!(
-            "{}/20260101/{}/lambda/aws4_request",
+            "{}/20260101/{}/{service}/aws4_request",
             self.name("AWS_ACCESS_KEY_ID")?,
             self.name("AWS_REGION")?
         );

@@ -27,7 +27,8 @@ pub struct Harness {
     pub(crate) http: reqwest::Client,
     /// How to reach the stack's services.
     pub sdk: SdkConfig,
-    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    /// The tables, for what no helper of `behind` tells.
+    pub dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) sqs: aws_sdk_sqs::Client,
 }
@@ -64,7 +65,15 @@ pub struct Mail {
 impl Harness {
     /// Connects to the stack; the first call of a run starts it.
     pub async fn open() -> Result<Self> {
-        let shared = stack::shared().await?;
+        Self::of(stack::shared().await?).await
+    }
+
+    /// A stack of this test's own, for what would disturb all others. Its name is its folder's.
+    pub async fn open_apart(name: &str) -> Result<Self> {
+        Self::of(stack::apart(name).await?).await
+    }
+
+    async fn of(shared: &'static Shared) -> Result<Self> {
         let get = |name: &str| {
             shared
                 .environment
@@ -170,9 +179,19 @@ impl Harness {
 
     /// Signs in once more; returns the token.
     pub async fn login(&self, email: &str) -> Result<String> {
-        let credentials = json!({"email": email, "password": PASSWORD});
-        let login = self.request(Method::POST, &self.url("/auth/login")?).json(&credentials);
-        self.send(login, 200).await?.text("/access_token")
+        self.sign_in(email, PASSWORD, 200).await?.text("/access_token")
+    }
+
+    /// Signs in, or tries to.
+    pub async fn sign_in(&self, email: &str, password: &str, expected: u16) -> Result<Answer> {
+        let credentials = json!({"email": email, "password": password});
+        self.post("/auth/login", &credentials, expected).await
+    }
+
+    /// Sends JSON to a path below the base, as nobody in particular.
+    pub async fn post(&self, path: &str, body: &Value, expected: u16) -> Result<Answer> {
+        let request = self.request(Method::POST, &self.url(path)?).json(body);
+        self.send(request, expected).await
     }
 
     /// All mails to an address so far.

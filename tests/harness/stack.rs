@@ -42,18 +42,28 @@ fn attached() -> Option<String> {
     std::env::var(ATTACH).ok().filter(|path| !path.is_empty())
 }
 
+/// Another stack, which ends with this process as well.
+pub(crate) async fn apart(name: &str) -> Result<&'static Shared> {
+    // Names of a stack are shared as 'static; this one is as long-lived as the process.
+    own(name).await.map(|shared| &*Box::leak(Box::new(shared)))
+}
+
 async fn start() -> Result<Shared> {
-    let (environment, stack) = if let Some(path) = attached() {
-        let lines = std::fs::read_to_string(&path).with_context(|| format!("{ATTACH}: cannot read {path}"))?;
-        (read_lines(&lines)?, None)
-    } else {
-        let stack = reelay_local::stack::ensure_up(NAME).await?;
-        let pairs = stack.environment().iter();
-        (
-            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            Some(stack),
-        )
+    let Some(path) = attached() else {
+        return own(NAME).await;
     };
+    let lines = std::fs::read_to_string(&path).with_context(|| format!("{ATTACH}: cannot read {path}"))?;
+    with_tools(read_lines(&lines)?, None).await
+}
+
+async fn own(name: &str) -> Result<Shared> {
+    let stack = reelay_local::stack::ensure_up(name).await?;
+    let pairs = stack.environment().iter();
+    let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    with_tools(environment, Some(stack)).await
+}
+
+async fn with_tools(environment: BTreeMap<String, String>, stack: Option<Stack>) -> Result<Shared> {
     let workspace = Workspace::find().await?;
     let media = Ffmpeg::prebuilt(&workspace).await?;
     Ok(Shared {

@@ -332,6 +332,28 @@ def range_of_a_version(world: World) -> bool:
     return (answer["Body"].read(), answer["ContentRange"]) == (b"bcd", "bytes 1-3/6")
 
 
+@relied_on("a new value of a secret moves the one before to AWSPREVIOUS, and that one out")
+def secret_stages(world: World) -> bool:
+    secrets = boto3.client("secretsmanager")
+    name = secrets.create_secret(Name="contract-stages", SecretString="1")["Name"]
+
+    def live():
+        found = []
+        for stage in ("AWSCURRENT", "AWSPREVIOUS"):
+            try:
+                found.append(secrets.get_secret_value(SecretId=name, VersionStage=stage)["SecretString"])
+            except secrets.exceptions.ResourceNotFoundException:
+                found.append(None)
+        return found
+
+    seen = [live()]
+    for value in ("2", "3"):
+        secrets.put_secret_value(SecretId=name, SecretString=value)
+        seen.append(live())
+    secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    return seen == [["1", None], ["2", "1"], ["3", "2"]]
+
+
 @relied_on("the guard keeps pages of other sites out and lets the stack's own in")
 def guard(world: World) -> bool:
     ready = world.endpoint + "/_ministack/ready"

@@ -1,5 +1,7 @@
 //! Accounts: who may sign in, and what may be stored about them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
@@ -16,6 +18,9 @@ pub const MIN_PASSWORD_CHARS: usize = 8;
 pub const MAX_PASSWORD_CHARS: usize = 256;
 /// Longest address (RFC 5321 section 4.5.3.1.3, less the angle brackets).
 pub const MAX_EMAIL_BYTES: usize = 254;
+/// How long after its use a refresh token gives its client the same successor once more: an answer may have been lost,
+/// and two tabs may have asked at once. Afterwards, or from another client, its use is theft (RFC 9700 section 4.14.2).
+pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
 
 words! {
     /// What an account may do.
@@ -42,7 +47,7 @@ pub struct Account {
     pub created_at: UtcTime,
 }
 
-/// One login.
+/// One login, and the family of refresh tokens that comes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
@@ -53,15 +58,73 @@ pub struct Session {
     pub generation: u32,
     /// When it began.
     pub created_at: UtcTime,
-    /// When it ends, in seconds since 1970, as the table's time to live wants it. Readers check it themselves.
+    /// When it ends, in seconds since 1970, as the table's time to live wants it. Readers check it themselves. Refreshing
+    /// does not move it.
     pub expires_at: i64,
+    /// Whether it was ended before that. Not by `expires_at`, which another function's clock might not have reached.
+    #[serde(default)]
+    pub ended: bool,
+    /// What it may be refreshed with.
+    #[serde(default)]
+    pub refresh: Refresh,
 }
 
 impl Session {
     /// Whether the session still holds at `now` for an account at `generation`.
     #[must_use]
     pub fn is_valid(&self, generation: u32, now: UtcTime) -> bool {
-        self.generation == generation && now.epoch_seconds() < self.expires_at
+        !self.ended && self.generation == generation && now.epoch_seconds() < self.expires_at
+    }
+}
+
+/// What is known about a session's refresh tokens: digests, so that whoever reads the table cannot use them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// Of the token that may be used.
+    pub token_hash: String,
+    /// Of the token before it, and of its use.
+    pub last: Option<Rotation>,
+}
+
+/// The use of a refresh token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Of the token that was used.
+    pub token_hash: String,
+    /// A digest of what is known about who used it.
+    pub client_hash: String,
+    /// When.
+    pub rotated_at: UtcTime,
+}
+
+/// What a presented refresh token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presented {
+    /// The one that may be used.
+    Current,
+    /// The one before, from the client that used it, a moment later.
+    Again,
+    /// Anything else. Whoever names a session has had a token of it, so this is one that was used up: two have it.
+    Reused,
+}
+
+impl Refresh {
+    /// What the token with this digest is at `now`, coming from this client.
+    #[must_use]
+    pub fn judge(&self, token_hash: &str, client_hash: &str, now: UtcTime) -> Presented {
+        if self.token_hash == token_hash {
+            return Presented::Current;
+        }
+        match &self.last {
+            Some(last)
+                if last.token_hash == token_hash
+                    && last.client_hash == client_hash
+                    && now <= last.rotated_at.plus(REFRESH_GRACE) =>
+            {
+                Presented::Again
+            }
+            _ => Presented::Reused,
+        }
     }
 }
 
@@ -83,21 +146,13 @@ pub fn normalise_email(text: &str) -> Option<String> {
     valid.then_some(email)
 }
 
-/// Checks a registration; returns the normalised address.
-pub fn validate_registration(email: &str, password: &str) -> Result<String, Vec<FieldError>> {
-    let mut errors = Vec::new();
-    let normalised = normalise_email(email);
-    if normalised.is_none() {
-        errors.push(FieldError::new("/email", "must be an e-mail address"));
+/// Checks the length of a new password; there are no rules about its characters (ASVS 5.0 6.2.5).
+pub fn check_password_length(pointer: &str, password: &str) -> Result<(), FieldError> {
+    if (MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
+        return Ok(());
     }
-    if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
-        let message = format!("must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters");
-        errors.push(FieldError::new("/password", message));
-    }
-    match normalised {
-        Some(email) if errors.is_empty() => Ok(email),
-        _ => Err(errors),
-    }
+    let message = format!("must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters");
+    Err(FieldError::new(pointer, message))
 }
 
 #[cfg(test)]
@@ -137,17 +192,40 @@ mod tests {
 
     #[test]
     fn passwords_count_characters_and_have_no_composition_rules() {
-        assert!(validate_registration("a@b.c", "ääääääää").is_ok());
-        assert!(validate_registration("a@b.c", "       x").is_ok());
-        let errors = validate_registration("nobody", "short").unwrap_err();
-        assert_eq!(
-            errors.iter().map(|error| error.pointer.as_str()).collect::<Vec<_>>(),
-            ["/email", "/password"]
-        );
+        let accepts = |password: &str| check_password_length("/password", password).is_ok();
+        assert!(accepts("ääääääää") && accepts("       x") && accepts(&"🦀".repeat(256)));
+        assert!(!accepts("äääääää") && !accepts(&"x".repeat(257)));
+    }
+
+    fn refresh(rotated_at: UtcTime) -> Refresh {
+        Refresh {
+            token_hash: "second".into(),
+            last: Some(Rotation {
+                token_hash: "first".into(),
+                client_hash: "browser".into(),
+                rotated_at,
+            }),
+        }
     }
 
     #[test]
-    fn a_session_ends_with_time_and_with_the_accounts_generation() {
+    fn a_used_refresh_token_works_again_for_its_client_and_for_a_moment_only() {
+        let used = UtcTime::from_epoch_ms(1_000_000);
+        let refresh = refresh(used);
+        let end = used.plus(REFRESH_GRACE);
+        let late = UtcTime::from_epoch_ms(end.epoch_ms() + 1);
+        assert_eq!(refresh.judge("second", "anybody", late), Presented::Current);
+        assert_eq!(refresh.judge("first", "browser", used), Presented::Again);
+        assert_eq!(refresh.judge("first", "browser", end), Presented::Again);
+        assert_eq!(refresh.judge("first", "browser", late), Presented::Reused);
+        assert_eq!(refresh.judge("first", "another", used), Presented::Reused);
+        assert_eq!(refresh.judge("older", "browser", used), Presented::Reused);
+        let unused = Refresh { last: None, ..refresh };
+        assert_eq!(unused.judge("first", "browser", used), Presented::Reused);
+    }
+
+    #[test]
+    fn a_session_ends_with_time_by_its_owner_and_with_the_accounts_generation() {
         let now = UtcTime::from_epoch_ms(1_000_000);
         let session = Session {
             session_id: SessionId::generate(),
@@ -155,9 +233,13 @@ mod tests {
             generation: 1,
             created_at: now,
             expires_at: 1_001,
+            ended: false,
+            refresh: refresh(now),
         };
         assert!(session.is_valid(1, now));
         assert!(!session.is_valid(2, now));
         assert!(!session.is_valid(1, UtcTime::from_epoch_ms(1_001_000)));
+        let ended = Session { ended: true, ..session };
+        assert!(!ended.is_valid(1, now));
     }
 }

@@ -93,6 +93,9 @@ pub struct FieldError {
     pub pointer: String,
     /// What is wrong.
     pub message: String,
+    /// The stable code, where a client would decide by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
 }
 
 impl FieldError {
@@ -101,7 +104,15 @@ impl FieldError {
         Self {
             pointer: pointer.into(),
             message: message.into(),
+            code: None,
         }
+    }
+
+    /// The same error with a code.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
     }
 }
 

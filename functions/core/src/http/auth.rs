@@ -1,7 +1,8 @@
 //! Who is calling: access tokens, made by `auth` and checked by every function.
 //!
-//! A token is a JWT signed with HMAC-SHA-256 by the stack's own secret. A valid signature is not enough: every request
-//! also reads the session and the account, so that what ended is refused at once and not when the token expires.
+//! A token is a JWT signed with HMAC-SHA-256 by the stack's own secret, of which two versions are live: a token names the
+//! one that signed it. A valid signature is not enough: every request also reads the session and the account, so that
+//! what ended is refused at once and not when the token expires.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use axum::{
     extract::{FromRef, FromRequestParts},
     http::{header::AUTHORIZATION, request::Parts},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,8 +19,9 @@ use sha2::{Digest, Sha256};
 use super::{ApiError, Code};
 use crate::{
     adapters::{
+        AwsError,
         accounts::AccountsTable,
-        secrets::{Secret, SecretText},
+        secrets::{Secret, SecretText, Versions},
     },
     domain::{
         account::{Account, Session},
@@ -35,6 +38,33 @@ const TOKEN_TYPE: &str = "at+jwt";
 const LEEWAY_SECONDS: u64 = 5;
 /// Longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 2_048;
+
+/// The header of an access token: these three and nothing else. What names a key of the sender's own (`jwk`, `jku`,
+/// `x5u`) or asks for something to be understood (`crit`) is not ours.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+impl Head {
+    /// The header of a token, if it is one of ours by its looks.
+    fn of(token: &str) -> Option<Self> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let (head, _) = token.split_once('.')?;
+        let head: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()?;
+        (head.alg == "HS256" && head.typ == TOKEN_TYPE).then_some(head)
+    }
+
+    /// The key that the token says it was signed with.
+    fn key<'k>(&self, keys: &'k Versions) -> Option<&'k SecretText> {
+        keys.all().find(|key| key_id(key) == self.kid)
+    }
+}
 
 /// What an access token says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,9 +96,19 @@ impl Authenticator {
         }
     }
 
+    /// The live signing keys.
+    pub async fn keys(&self) -> Result<Arc<Versions>, AwsError> {
+        self.secret.versions().await
+    }
+
+    /// The live signing keys, fetched again unless that was done a moment ago.
+    pub async fn newest_keys(&self) -> Result<Arc<Versions>, AwsError> {
+        self.secret.refetched().await
+    }
+
     /// Makes the access token of a session.
     pub async fn issue(&self, session: &Session, now: UtcTime, lifetime: Duration) -> Result<String, ApiError> {
-        let key = self.secret.get().await?;
+        let keys = self.keys().await?;
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -78,13 +118,19 @@ impl Authenticator {
             iat: now.epoch_seconds(),
             exp: now.plus(lifetime).epoch_seconds(),
         };
-        sign(&claims, &key)
+        sign(&claims, &keys.current)
     }
 
     /// Checks a token and what it stands for.
     async fn check(&self, token: &str, now: UtcTime) -> Result<Caller, ApiError> {
-        let key = self.secret.get().await?;
-        let claims = verify(token, &key).ok_or_else(unauthenticated)?;
+        let head = Head::of(token).ok_or_else(unauthenticated)?;
+        let mut keys = self.keys().await?;
+        if head.key(&keys).is_none() {
+            // Signed with a newer key than those known here, or with none of ours.
+            keys = self.newest_keys().await?;
+        }
+        let key = head.key(&keys).ok_or_else(unauthenticated)?;
+        let claims = verify(token, key, now).ok_or_else(unauthenticated)?;
         let (account, session) = self.accounts.account_and_session(&claims.sub, &claims.sid).await?;
         match (account, session) {
             (Some(account), Some(session))
@@ -118,14 +164,8 @@ fn sign(claims: &Claims, key: &SecretText) -> Result<String, ApiError> {
     jsonwebtoken::encode(&header, claims, &key).map_err(|_| ApiError::new(Code::InternalError))
 }
 
-fn verify(token: &str, key: &SecretText) -> Option<Claims> {
-    if token.len() > MAX_TOKEN_BYTES || key.expose().is_empty() {
-        return None;
-    }
-    let header = jsonwebtoken::decode_header(token).ok()?;
-    if header.typ.as_deref() != Some(TOKEN_TYPE) || header.kid.as_deref() != Some(key_id(key).as_str()) {
-        return None;
-    }
+/// What a token says, if this key signed it and it holds. Its header was looked at before.
+fn verify(token: &str, key: &SecretText, now: UtcTime) -> Option<Claims> {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.leeway = LEEWAY_SECONDS;
     validation.validate_nbf = true;
@@ -133,9 +173,9 @@ fn verify(token: &str, key: &SecretText) -> Option<Claims> {
     validation.set_issuer(&[ISSUER]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     let key = DecodingKey::from_secret(key.expose().as_bytes());
-    jsonwebtoken::decode::<Claims>(token, &key, &validation)
-        .ok()
-        .map(|data| data.claims)
+    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).ok()?.claims;
+    let latest = now.plus(Duration::from_secs(LEEWAY_SECONDS)).epoch_seconds();
+    (claims.iat <= latest).then_some(claims)
 }
 
 /// The signed-in account. As a handler's argument it refuses everybody else.
@@ -189,50 +229,81 @@ mod tests {
         }
     }
 
+    fn versions(current: &str, previous: Option<&str>) -> Versions {
+        Versions {
+            current: key(current),
+            previous: previous.map(key),
+        }
+    }
+
+    /// As `check` does it, without what is behind the token.
+    fn holds(token: &str, keys: &Versions) -> bool {
+        Head::of(token)
+            .and_then(|head| head.key(keys).and_then(|key| verify(token, key, UtcTime::now())))
+            .is_some()
+    }
+
     #[test]
-    fn our_own_tokens_hold() {
-        let token = sign(&claims(), &key("secret")).unwrap();
-        assert!(verify(&token, &key("secret")).is_some());
+    fn tokens_of_both_live_keys_hold() {
+        let (old, new) = (key("first secret"), key("second secret"));
+        let token = sign(&claims(), &old).unwrap();
+        assert!(holds(&token, &versions("first secret", None)));
+        assert!(holds(&token, &versions("second secret", Some("first secret"))));
+        assert!(!holds(&token, &versions("third secret", Some("second secret"))));
+        assert!(!holds(&sign(&claims(), &new).unwrap(), &versions("first secret", None)));
     }
 
     #[test]
     fn tokens_of_others_do_not() {
-        let good = sign(&claims(), &key("secret")).unwrap();
-        let mut expired = claims();
-        expired.exp -= 60 + i64::try_from(LEEWAY_SECONDS).unwrap() + 1;
-        let mut foreign = claims();
-        foreign.aud = "elsewhere".into();
-        let mut issuer = claims();
-        issuer.iss = "elsewhere".into();
-        let other_type = {
+        let own = key("secret");
+        let good = sign(&claims(), &own).unwrap();
+        let leeway = i64::try_from(LEEWAY_SECONDS).unwrap();
+        let with = |change: &dyn Fn(&mut Claims)| {
+            let mut claims = claims();
+            change(&mut claims);
+            sign(&claims, &own).unwrap()
+        };
+        let headed = |change: &dyn Fn(&mut Header)| {
             let mut header = Header::new(Algorithm::HS256);
-            header.kid = Some(key_id(&key("secret")));
+            header.typ = Some(TOKEN_TYPE.to_owned());
+            header.kid = Some(key_id(&own));
+            change(&mut header);
             jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(b"secret")).unwrap()
         };
         let (head, rest) = good.split_once('.').unwrap();
-        // {"alg":"none","typ":"at+jwt"}
-        let unsigned = format!(
-            "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.",
-            rest.split_once('.').unwrap().0
-        );
+        let unsigned = URL_SAFE_NO_PAD.encode(format!(
+            r#"{{"alg":"none","typ":"{TOKEN_TYPE}","kid":"{}"}}"#,
+            key_id(&own)
+        ));
         for (bad, why) in [
             (sign(&claims(), &key("other")).unwrap(), "another key"),
-            (sign(&expired, &key("secret")).unwrap(), "expired"),
-            (sign(&foreign, &key("secret")).unwrap(), "another audience"),
-            (sign(&issuer, &key("secret")).unwrap(), "another issuer"),
-            (other_type, "another type"),
-            (unsigned, "no signature"),
+            (with(&|claims| claims.exp -= 60 + leeway + 1), "expired"),
+            (with(&|claims| claims.iat += leeway + 2), "of tomorrow"),
+            (with(&|claims| claims.aud = "elsewhere".into()), "another audience"),
+            (with(&|claims| claims.iss = "elsewhere".into()), "another issuer"),
+            (headed(&|header| header.typ = None), "no type"),
+            (headed(&|header| header.typ = Some("JWT".into())), "another type"),
+            (headed(&|header| header.kid = Some("../../x".into())), "a path as key"),
+            (
+                headed(&|header| header.jku = Some("https://a.example/keys".into())),
+                "a key elsewhere",
+            ),
+            (headed(&|header| header.alg = Algorithm::HS512), "another algorithm"),
+            (
+                format!("{unsigned}.{}.", rest.split_once('.').unwrap().0),
+                "no signature",
+            ),
             (format!("{good}x"), "a changed signature"),
             (format!("{good}.x"), "a fourth part"),
             (format!("{head}.{}", &rest[1..]), "changed claims"),
             ("x".repeat(10_000), "too long"),
             (String::new(), "empty"),
         ] {
-            assert!(verify(&bad, &key("secret")).is_none(), "{why}");
+            assert!(!holds(&bad, &versions("secret", None)), "{why}");
         }
         assert!(
-            verify(&sign(&claims(), &key("")).unwrap(), &key("")).is_none(),
-            "an empty key"
+            holds(&headed(&|_| {}), &versions("secret", None)),
+            "the change is what is refused"
         );
     }
 }

@@ -53,6 +53,8 @@ codes! {
     Unauthenticated => "unauthenticated", UNAUTHORIZED, "Sign in first";
     /// Address and password do not belong together.
     InvalidCredentials => "invalid_credentials", UNAUTHORIZED, "Address or password is wrong";
+    /// A refresh token that is none, was used before, or whose session is over.
+    InvalidRefreshToken => "invalid_refresh_token", UNAUTHORIZED, "The session cannot be refreshed";
     /// Nothing here, or nothing of the caller's.
     NotFound => "not_found", NOT_FOUND, "There is no such resource";
     /// The path exists, the method does not.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Seek;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, RequestBuilder, Response};
@@ -90,9 +90,21 @@ pub(super) struct Metrics {
     pub(super) peak_memory_mb: Option<f64>,
 }
 
+/// The tokens of a session. Processing may take longer than an access token lives.
 #[derive(Deserialize)]
 struct Login {
     access_token: String,
+    refresh_token: String,
+    expires_in_seconds: u64,
+    #[serde(skip, default = "Instant::now")]
+    received: Instant,
+}
+
+impl Login {
+    /// Whether the access token has lived for most of its time.
+    fn is_old(&self) -> bool {
+        self.received.elapsed() > Duration::from_secs(self.expires_in_seconds) * 3 / 4
+    }
 }
 
 /// Where and how to upload.
@@ -171,7 +183,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: String,
     mail_url: String,
-    token: Option<String>,
+    login: Option<Login>,
 }
 
 impl Client {
@@ -188,7 +200,7 @@ impl Client {
             http,
             base,
             mail_url,
-            token: None,
+            login: None,
         })
     }
 
@@ -199,19 +211,32 @@ impl Client {
         let credentials = json!({ "email": email, "password": password });
         self.call::<Value>(self.request(Method::POST, "/auth/register").json(&credentials))
             .await?;
-        let login: Login = self
+        let login = self
             .call(self.request(Method::POST, "/auth/login").json(&credentials))
             .await?;
-        self.token = Some(login.access_token);
+        self.login = Some(login);
         Ok(email)
     }
 
+    /// Gets new tokens in time.
+    async fn stay_signed_in(&mut self) -> Result<()> {
+        if let Some(login) = self.login.as_ref().filter(|login| login.is_old()) {
+            let body = json!({ "refresh_token": login.refresh_token });
+            let login = self
+                .call(self.request(Method::POST, "/auth/refresh").json(&body))
+                .await?;
+            self.login = Some(login);
+        }
+        Ok(())
+    }
+
     /// Asks for a job with the default outputs.
-    pub(super) async fn create_job(&self, source: &Source) -> Result<(Job, Upload)> {
+    pub(super) async fn create_job(&mut self, source: &Source) -> Result<(Job, Upload)> {
         let mut body = json!({ "filename": source.name, "size_bytes": source.size_bytes, "priority": "high" });
         if let Some(content_type) = source.content_type() {
             body["content_type"] = content_type.into();
         }
+        self.stay_signed_in().await?;
         let created: CreatedJob = self.call(self.request(Method::POST, "/jobs").json(&body)).await?;
         Ok((created.job, created.upload))
     }
@@ -245,20 +270,23 @@ impl Client {
         Ok(())
     }
 
-    pub(super) async fn job(&self, id: &str) -> Result<Job> {
+    pub(super) async fn job(&mut self, id: &str) -> Result<Job> {
+        self.stay_signed_in().await?;
         self.call(self.request(Method::GET, &format!("/jobs/{id}"))).await
     }
 
-    pub(super) async fn progress(&self, id: &str) -> Result<Progress> {
+    pub(super) async fn progress(&mut self, id: &str) -> Result<Progress> {
+        self.stay_signed_in().await?;
         self.call(self.request(Method::GET, &format!("/jobs/{id}/progress")))
             .await
     }
 
-    pub(super) async fn outputs(&self, id: &str) -> Result<Vec<Output>> {
+    pub(super) async fn outputs(&mut self, id: &str) -> Result<Vec<Output>> {
         #[derive(Deserialize)]
         struct Outputs {
             outputs: Vec<Output>,
         }
+        self.stay_signed_in().await?;
         Ok(self
             .call::<Outputs>(self.request(Method::GET, &format!("/jobs/{id}/outputs")))
             .await?
@@ -331,8 +359,8 @@ impl Client {
             .http
             .request(method, format!("{}{path}", self.base))
             .timeout(ANSWER_LIMIT);
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
+        match &self.login {
+            Some(login) => request.bearer_auth(&login.access_token),
             None => request,
         }
     }

@@ -69,7 +69,7 @@ async fn process(mut client: Client, source: &Source) -> Result<()> {
     view.finish();
     let uploaded = Instant::now();
 
-    let started = follow(&client, &job.id).await?;
+    let started = follow(&mut client, &job.id).await?;
     let ended = Instant::now();
     let started = started.unwrap_or(ended);
     let times = Times {
@@ -91,7 +91,7 @@ async fn process(mut client: Client, source: &Source) -> Result<()> {
 }
 
 /// Follows a job to its end. Returns when it was seen to start.
-async fn follow(client: &Client, id: &str) -> Result<Option<Instant>> {
+async fn follow(client: &mut Client, id: &str) -> Result<Option<Instant>> {
     let view = View::new("processing");
     let mut started = None;
     let mut last = Progress::default();

@@ -1,0 +1,85 @@
+//! The account routes.
+
+mod accounts;
+mod sessions;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::FromRef,
+    routing::{get, post},
+};
+use reelay_core::{
+    adapters::accounts::AccountsTable,
+    domain::{
+        account::{Account, Role},
+        id::AccountId,
+        time::UtcTime,
+    },
+    http::{ApiError, Authenticator, Code},
+};
+use serde::Serialize;
+
+use crate::{
+    password::{HashError, Hasher},
+    refresh::TokenError,
+};
+
+/// What the routes need.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) accounts: AccountsTable,
+    pub(crate) hasher: Hasher,
+    pub(crate) access_lifetime: Duration,
+    /// From login to the end of a session, however often it is refreshed.
+    pub(crate) session_lifetime: Duration,
+}
+
+impl FromRef<AppState> for Arc<Authenticator> {
+    fn from_ref(state: &AppState) -> Self {
+        Self::clone(&state.authenticator)
+    }
+}
+
+pub(crate) fn routes(state: AppState) -> Router {
+    Router::new()
+        .route("/auth/register", post(accounts::register))
+        .route("/auth/login", post(sessions::login))
+        .route("/auth/refresh", post(sessions::refresh))
+        .route("/auth/logout", post(sessions::logout))
+        .route("/auth/change-password", post(accounts::change_password))
+        .route("/auth/me", get(accounts::me).delete(accounts::delete))
+        .with_state(state)
+}
+
+/// An account as its owner sees it.
+#[derive(Serialize)]
+struct AccountView {
+    id: AccountId,
+    email: String,
+    role: Role,
+    created_at: UtcTime,
+}
+
+impl From<Account> for AccountView {
+    fn from(account: Account) -> Self {
+        Self {
+            id: account.account_id,
+            email: account.email,
+            role: account.role,
+            created_at: account.created_at,
+        }
+    }
+}
+
+fn hashing_failed(error: HashError) -> ApiError {
+    tracing::error!(%error, code = error.code(), "hashing failed");
+    ApiError::new(Code::InternalError)
+}
+
+fn no_token(error: TokenError) -> ApiError {
+    tracing::error!(%error, "a refresh token could not be made");
+    ApiError::new(Code::InternalError)
+}
