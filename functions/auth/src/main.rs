@@ -7,28 +7,28 @@ mod store;
 use std::time::Duration;
 
 use reelay_core::{
-    adapters::{self, accounts::AccountsTable},
+    adapters::{
+        self,
+        throttle::{FreeFailures, LoginThrottle},
+    },
     config::Env,
-    http::{Authenticator, router},
+    http::{Edge, router},
     telemetry,
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let (table, secret, token_seconds) = Env::new().finish(|env| {
-        let table = env.required::<String>("ACCOUNTS_TABLE");
-        let secret = env.required::<String>("SIGNING_KEY_SECRET");
+    let sdk = adapters::edge_sdk_config().await;
+    let (edge, token_seconds, free) = Env::new().finish(|env| {
+        let edge = Edge::from_env(env, &sdk);
         let token_seconds = env.required::<u64>("ACCESS_TOKEN_SECONDS");
-        Some((table?, secret?, token_seconds?))
+        let of_address = env.required("ADDRESS_FREE_FAILURES");
+        let of_source = env.required("SOURCE_FREE_FAILURES");
+        let (of_address, of_source) = (of_address?, of_source?);
+        Some((edge?, token_seconds?, FreeFailures { of_address, of_source }))
     })?;
-    let sdk = adapters::sdk_config().await;
-    let accounts = AccountsTable::new(&sdk, table);
-    let authenticator = Authenticator::new(&sdk, secret, accounts.clone());
-    router::serve(routes::routes(
-        authenticator,
-        accounts,
-        Duration::from_secs(token_seconds),
-    ))
-    .await
+    let throttle = LoginThrottle::new(edge.accounts.clone(), free);
+    let routes = routes::routes(&edge, throttle, Duration::from_secs(token_seconds));
+    router::serve(routes, edge).await
 }

@@ -9,13 +9,14 @@ use axum::{
     routing::{get, post},
 };
 use reelay_core::{
-    adapters::accounts::AccountsTable,
+    adapters::{accounts::AccountsTable, throttle::LoginThrottle},
     domain::{
         account::{Account, Role, Session, normalise_email, validate_registration},
+        audit::{Action, Outcome},
         id::{AccountId, SessionId},
         time::UtcTime,
     },
-    http::{ApiError, Authenticator, Caller, Code, JsonBody},
+    http::{ApiError, Authenticator, Caller, Code, Edge, JsonBody, Trail, throttle},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ use crate::{
 struct AppState {
     authenticator: Arc<Authenticator>,
     accounts: AccountsTable,
+    throttle: LoginThrottle,
     token_lifetime: Duration,
 }
 
@@ -37,15 +39,16 @@ impl FromRef<AppState> for Arc<Authenticator> {
     }
 }
 
-pub(crate) fn routes(authenticator: Authenticator, accounts: AccountsTable, token_lifetime: Duration) -> Router {
+pub(crate) fn routes(edge: &Edge, throttle: LoginThrottle, token_lifetime: Duration) -> Router {
     Router::new()
         .route("/auth/register", post(register))
         .route("/auth/login", post(login))
         .route("/auth/logout", post(logout))
         .route("/auth/me", get(me))
         .with_state(AppState {
-            authenticator: Arc::new(authenticator),
-            accounts,
+            authenticator: Arc::clone(&edge.authenticator),
+            accounts: edge.accounts.clone(),
+            throttle,
             token_lifetime,
         })
 }
@@ -95,6 +98,7 @@ fn hashing_failed(error: HashError) -> ApiError {
 
 async fn register(
     State(state): State<AppState>,
+    trail: Trail,
     JsonBody(body): JsonBody<Credentials>,
 ) -> Result<(StatusCode, Json<AccountBody>), ApiError> {
     let email = validate_registration(&body.email, &body.password).map_err(ApiError::fields)?;
@@ -109,6 +113,9 @@ async fn register(
     if !store::create(&state.accounts, &account, &hash).await? {
         return Err(ApiError::new(Code::EmailTaken));
     }
+    trail
+        .account(Action::Register, Some(&account.account_id), Outcome::Ok)
+        .await?;
     Ok((
         StatusCode::CREATED,
         Json(AccountBody {
@@ -119,20 +126,29 @@ async fn register(
 
 async fn login(
     State(state): State<AppState>,
+    trail: Trail,
     JsonBody(body): JsonBody<Credentials>,
 ) -> Result<Json<LoginBody>, ApiError> {
+    let source = trail.source.subject();
+    let attempt = throttle::begin(&state.throttle, &body.email, &source, UtcTime::now()).await?;
     let found = match normalise_email(&body.email) {
         Some(email) => store::by_email(&state.accounts, &email).await?,
         None => None,
     };
     let stored = found.as_ref().map(|credentials| credentials.password_hash.as_str());
     let matches = password::verify(&body.password, stored).map_err(hashing_failed)?;
+    let now = UtcTime::now();
     let account = match found {
         Some(credentials) if matches => credentials.account,
-        _ => return Err(ApiError::new(Code::InvalidCredentials)),
+        found => {
+            state.throttle.failed(&attempt, now).await?;
+            let account = found.as_ref().map(|credentials| &credentials.account.account_id);
+            trail.account(Action::Login, account, Outcome::Failed).await?;
+            return Err(ApiError::new(Code::InvalidCredentials));
+        }
     };
+    state.throttle.succeeded(&attempt).await?;
 
-    let now = UtcTime::now();
     let session = Session {
         session_id: SessionId::generate(),
         account_id: account.account_id.clone(),
@@ -141,6 +157,9 @@ async fn login(
         expires_at: now.plus(state.token_lifetime).epoch_seconds(),
     };
     store::begin_session(&state.accounts, &session).await?;
+    trail
+        .account(Action::Login, Some(&account.account_id), Outcome::Ok)
+        .await?;
     Ok(Json(LoginBody {
         access_token: state.authenticator.issue(&session, now, state.token_lifetime).await?,
         token_type: "Bearer",
@@ -149,8 +168,11 @@ async fn login(
     }))
 }
 
-async fn logout(State(state): State<AppState>, caller: Caller) -> Result<StatusCode, ApiError> {
+async fn logout(State(state): State<AppState>, caller: Caller, trail: Trail) -> Result<StatusCode, ApiError> {
     store::end_session(&state.accounts, &caller.session).await?;
+    trail
+        .account(Action::Logout, Some(&caller.account.account_id), Outcome::Ok)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
