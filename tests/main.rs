@@ -5,20 +5,26 @@
 
 mod actions;
 mod adapters;
+mod audit;
 mod bad_file;
 mod browser;
 mod chunks;
+mod closed;
 mod crash;
 mod crash_points;
 mod duplicates;
 mod frames;
 mod happy_path;
 mod leases;
+mod limits;
 mod local_invoke;
 mod overwritten;
 mod promises;
 mod refused;
+mod routes;
 mod shapes;
 mod sources;
 mod strangers;
 mod sweep;
+mod throttle;
+mod usage;

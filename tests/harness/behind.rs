@@ -63,6 +63,37 @@ impl Harness {
         Ok(())
     }
 
+    /// One item of the accounts table.
+    pub async fn account_item(&self, pk: &str, sk: &str) -> Result<Value> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(self.name("ACCOUNTS_TABLE")?)
+            .key("pk", AttributeValue::S(pk.to_owned()))
+            .key("sk", AttributeValue::S(sk.to_owned()))
+            .consistent_read(true)
+            .send()
+            .await?;
+        let item = answer.item.with_context(|| format!("there is no {pk} {sk}"))?;
+        Ok(serde_dynamo::from_item(item)?)
+    }
+
+    /// Makes an account an operator's, as whoever runs the stack would.
+    pub async fn make_operator(&self, account_id: &str) -> Result<()> {
+        self.dynamodb
+            .update_item()
+            .table_name(self.name("ACCOUNTS_TABLE")?)
+            .key("pk", AttributeValue::S(format!("account#{account_id}")))
+            .key("sk", AttributeValue::S("profile".into()))
+            .update_expression("SET #role = :operator")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_names("#role", "role")
+            .expression_attribute_values(":operator", AttributeValue::S("operator".into()))
+            .send()
+            .await?;
+        Ok(())
+    }
+
     /// All objects of a bucket below a prefix; the bucket by its name in the stack's environment.
     pub async fn objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>> {
         let answer = self

@@ -31,8 +31,6 @@ words! {
         RetryJob = "retry_job",
         /// A job was deleted with its outputs.
         DeleteJob = "delete_job",
-        /// A link to an output or a source was given out.
-        DownloadJob = "download_job",
     }
 }
 
