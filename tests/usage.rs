@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Clip, Harness, JOB_LIMIT, SHORT_LIMIT, Studio, events, eventually};
+use e2e::{Clip, Harness, SHORT_LIMIT, Studio, events, eventually};
 use futures_util::future::{join_all, try_join_all};
 use reelay_core::adapters::accounts::AccountsTable;
 use reelay_core::adapters::jobs::JobsTable;
@@ -63,7 +63,8 @@ impl Tables {
 async fn figures(harness: &Harness, account: &str) -> Result<(usize, i64)> {
     let item = harness.account_item(&format!("usage#{account}"), "usage").await?;
     let in_flight = item["in_flight"].as_array().map_or(0, Vec::len);
-    Ok((in_flight, item["stored_bytes"].as_f64().map_or(0, |bytes| bytes as i64)))
+    let stored_bytes = item["stored_bytes"].as_i64().context("no whole number of bytes")?;
+    Ok((in_flight, stored_bytes))
 }
 
 fn with_source(job: &Job, status: Status) -> Job {
@@ -219,7 +220,7 @@ async fn a_completed_job_counts_its_source_and_its_outputs() -> Result<()> {
         .map(|output| output.size_bytes)
         .sum::<u64>();
     let source_bytes = std::fs::metadata(&source)?.len();
-    assert_eq!(metrics["output_bytes"].as_f64(), Some(stored as f64));
+    assert_eq!(metrics["output_bytes"].as_u64(), Some(stored));
     let expected = (0, i64::try_from(source_bytes + stored)?);
     assert_eq!(figures(&harness, &account.id).await?, expected);
 
@@ -346,8 +347,10 @@ async fn a_retry_needs_a_place_and_takes_the_one_of_its_last_run() -> Result<()>
     let path = format!("/jobs/{}/retry", cancelled.job_id);
     account.post(&path, &json!({}), 202).await?;
     assert_eq!(figures(&harness, &account.id).await?, (7, 106));
-    // It ends again, for want of its source; somebody else takes the place, and there is none for it.
-    account.ended(cancelled.job_id.as_str(), JOB_LIMIT).await?;
+    // It ends again; somebody else takes the place, and there is none for it.
+    account
+        .post(&format!("/jobs/{}/cancel", cancelled.job_id), &json!({}), 200)
+        .await?;
     eventually("the place", SHORT_LIMIT, async || {
         Ok((figures(&harness, &account.id).await?.0 == 6).then_some(()))
     })
@@ -356,6 +359,5 @@ async fn a_retry_needs_a_place_and_takes_the_one_of_its_last_run() -> Result<()>
     account.post(&path, &json!({}), 429).await?.problem("quota_jobs")?;
     let stored: Value = account.get(&format!("/jobs/{}", cancelled.job_id), 200).await?.json()?;
     assert_eq!(stored["generation"], 2, "a refused retry changes nothing");
-    stored["error"]["code"].as_str().context("it has failed")?;
     Ok(())
 }

@@ -172,7 +172,11 @@ impl Usage {
                 return Ok(false);
             }
             let counted = Counted::read(&item);
-            if counted.bytes == bytes && counted.settled_generation >= generation && !releases {
+            // What was read of the job is older than what was settled since.
+            if counted.settled_generation > generation && !releases {
+                return Ok(false);
+            }
+            if counted.bytes == bytes && counted.settled_generation == generation && !releases {
                 return Ok(false);
             }
             let settled = counted.settled_generation.max(generation);
