@@ -117,11 +117,9 @@ impl Meter {
 
 /// Counts a request for whoever turned out to make it.
 pub(super) async fn charge(parts: &Parts, subject: &str) -> Result<(), ApiError> {
-    match parts.extensions.get::<Meter>() {
-        Some(meter) => meter.charge(subject).await,
-        None => {
-            tracing::error!(code = "no_meter", "a request came around the router");
-            Err(ApiError::new(Code::InternalError))
-        }
+    if let Some(meter) = parts.extensions.get::<Meter>() {
+        return meter.charge(subject).await;
     }
+    tracing::error!(code = "no_meter", "a request came around the router");
+    Err(ApiError::new(Code::InternalError))
 }

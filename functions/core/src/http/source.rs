@@ -36,16 +36,15 @@ impl Source {
     /// has all of them. Without an address, all are one.
     #[must_use]
     pub fn subject(&self) -> String {
-        match self.address.parse() {
-            Ok(IpAddr::V4(address)) => address.to_string(),
-            Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-                Some(address) => address.to_string(),
-                None => {
-                    let [a, b, c, d, ..] = address.segments();
-                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-                }
-            },
-            Err(_) => "unknown".to_owned(),
+        let Ok(address) = self.address.parse::<IpAddr>() else {
+            return "unknown".to_owned();
+        };
+        match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
         }
     }
 }
