@@ -49,7 +49,7 @@ impl Broken {
 }
 
 async fn serve(mut connection: TcpStream, fault: Fault) -> std::io::Result<()> {
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     loop {
         if connection.read(&mut buffer).await? == 0 {
             return Ok(());
