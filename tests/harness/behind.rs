@@ -45,6 +45,16 @@ impl Harness {
         Ok(items)
     }
 
+    /// As [`items`](Self::items), once the end of the job has led to all it leads to, but for a mail.
+    pub async fn settled_items(&self, job_id: &str) -> Result<BTreeMap<String, Value>> {
+        eventually(&format!("the settlement of {job_id}"), SHORT_LIMIT, async || {
+            let items = self.items(job_id).await?;
+            let is_settled = items.get("usage").is_none_or(|usage| usage.get("open_state").is_none());
+            Ok(is_settled.then_some(items))
+        })
+        .await
+    }
+
     /// One item of a job.
     pub async fn item(&self, job_id: &str, sort_key: &str) -> Result<Value> {
         let found = self.items(job_id).await?.remove(sort_key);
