@@ -76,7 +76,7 @@ impl Route {
     pub fn body(&self) -> Option<Value> {
         match (self.method, self.path) {
             ("POST", "/auth/register" | "/auth/login") => {
-                Some(json!({"email": "nobody@example.org", "password": crate::harness::PASSWORD}))
+                Some(json!({"email": "routes@example.org", "password": crate::harness::PASSWORD}))
             }
             ("POST", "/jobs") => Some(json!({"filename": "a.mp4", "size_bytes": 1})),
             ("POST", _) => Some(json!({})),
