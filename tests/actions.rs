@@ -143,7 +143,7 @@ async fn a_job_can_be_cancelled_in_every_state_before_its_end() -> Result<()> {
         let answer = act(&account, &id, "cancel", 200).await?;
         is_cancelled(&account, &answer).await?;
         // An answer may have been lost; a body means nothing.
-        let cancelled = harness.items(&id).await?;
+        let cancelled = harness.settled_items(&id).await?;
         let again = harness.request(Method::POST, &harness.url(&format!("/jobs/{id}/cancel"))?);
         let again = again
             .bearer_auth(&account.token)
@@ -208,7 +208,7 @@ async fn what_comes_late_wakes_no_cancelled_job() -> Result<()> {
     let created = account.create(&json!({"filename": "a.mp4", "size_bytes": 6})).await?;
     let id = &created.id;
     let answer = act(&account, id, "cancel", 200).await?;
-    let before = harness.items(id).await?;
+    let before = harness.settled_items(id).await?;
 
     let version = account.upload(&created.upload, b"source".to_vec()).await?;
     let key = format!("sources/{}/{id}/source", account.id);

@@ -39,7 +39,10 @@ async fn auth_by_http() -> Result<()> {
         (401, &json!("invalid_credentials")),
         "nobody has this account"
     );
-    assert_eq!(header(&answer, "content-type"), Some("application/problem+json"));
+    assert_eq!(
+        header(&answer, "content-type"),
+        Some("application/problem+json; charset=utf-8")
+    );
     assert_eq!(body["request_id"], event["requestContext"]["requestId"]);
 
     let credentials = json!({"email": account.email, "password": e2e::harness::PASSWORD}).to_string();

@@ -27,6 +27,14 @@ TASKS = [
 SIGNING_KEY = ["secretsmanager:GetSecretValue"]
 SENDER = 'when {"StringEquals": {"ses:FromAddress": {"Ref": "MailSender"}}}'
 
+
+
+def keys(*prefixes: str) -> str:
+    """The accounts table, by the first parts of its keys."""
+    condition = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(prefixes)}}
+    return f"AccountsTable when {json.dumps(condition)}"
+
+
 # Role -> resource -> actions. A resource is a logical id, with what follows its ARN.
 EXPECTED = {
     "AuthRole": {
@@ -45,6 +53,8 @@ EXPECTED = {
         "UploadLogGroup": LOG,
         "*": TRACE,
         "AccountsTable": ["dynamodb:BatchGetItem"],
+        keys("rate#*", "usage#*"): ["dynamodb:UpdateItem"],
+        keys("audit#*"): ["dynamodb:PutItem"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
         "SigningKeySecret": SIGNING_KEY,
         "SourceBucket/sources/*": ["s3:PutObject"],
@@ -55,6 +65,9 @@ EXPECTED = {
         "StatusLogGroup": LOG,
         "*": TRACE,
         "AccountsTable": ["dynamodb:BatchGetItem"],
+        keys("rate#*"): ["dynamodb:UpdateItem"],
+        keys("audit#*"): ["dynamodb:Query"],
+        "AccountsTable/index/audit-day": ["dynamodb:Query"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:Query"],
         "JobsTable/index/*": ["dynamodb:GetItem", "dynamodb:Query"],
         "SigningKeySecret": SIGNING_KEY,
@@ -88,6 +101,7 @@ EXPECTED = {
         "JobsTable/stream/*": ["dynamodb:ListStreams"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"],
         "AccountsTable": ["dynamodb:GetItem"],
+        keys("usage#*"): ["dynamodb:UpdateItem"],
         f"identity/${{MailSender}} {SENDER}": ["ses:SendEmail"],
         f"identity/${{Domain}} {SENDER}": ["ses:SendEmail"],
         "NotifyDeadLetterQueue": ["sqs:SendMessage"],
@@ -98,6 +112,7 @@ EXPECTED = {
         "*": TRACE,
         "JobsTable": ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
         "JobsTable/index/open-updated": ["dynamodb:Query"],
+        keys("usage#*"): ["dynamodb:UpdateItem"],
         "SourceBucket": ["s3:ListBucket"],
         "SourceBucket/sources/*": ["s3:GetObject"],
         "HighQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],

@@ -45,6 +45,16 @@ impl Harness {
         Ok(items)
     }
 
+    /// As [`items`](Self::items), once the end of the job has led to all it leads to, but for a mail.
+    pub async fn settled_items(&self, job_id: &str) -> Result<BTreeMap<String, Value>> {
+        eventually(&format!("the settlement of {job_id}"), SHORT_LIMIT, async || {
+            let items = self.items(job_id).await?;
+            let is_settled = items.get("usage").is_none_or(|usage| usage.get("open_state").is_none());
+            Ok(is_settled.then_some(items))
+        })
+        .await
+    }
+
     /// One item of a job.
     pub async fn item(&self, job_id: &str, sort_key: &str) -> Result<Value> {
         let found = self.items(job_id).await?.remove(sort_key);
@@ -58,6 +68,37 @@ impl Harness {
             .put_item()
             .table_name(self.name("JOBS_TABLE")?)
             .set_item(Some(item))
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// One item of the accounts table.
+    pub async fn account_item(&self, pk: &str, sk: &str) -> Result<Value> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(self.name("ACCOUNTS_TABLE")?)
+            .key("pk", AttributeValue::S(pk.to_owned()))
+            .key("sk", AttributeValue::S(sk.to_owned()))
+            .consistent_read(true)
+            .send()
+            .await?;
+        let item = answer.item.with_context(|| format!("there is no {pk} {sk}"))?;
+        Ok(serde_dynamo::from_item(item)?)
+    }
+
+    /// Makes an account an operator's, as whoever runs the stack would.
+    pub async fn make_operator(&self, account_id: &str) -> Result<()> {
+        self.dynamodb
+            .update_item()
+            .table_name(self.name("ACCOUNTS_TABLE")?)
+            .key("pk", AttributeValue::S(format!("account#{account_id}")))
+            .key("sk", AttributeValue::S("profile".into()))
+            .update_expression("SET #role = :operator")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_names("#role", "role")
+            .expression_attribute_values(":operator", AttributeValue::S("operator".into()))
             .send()
             .await?;
         Ok(())

@@ -47,3 +47,29 @@ pub fn message(message_id: &str, body: &str) -> Result<Value> {
         ],
     )
 }
+
+/// A request to a function behind the API, as API Gateway hands it on.
+pub fn request(function: &str, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Result<Value> {
+    let path = json!(format!("/api/v1{path}"));
+    let mut event = with(
+        read(&format!("{function}-http"))?,
+        &[
+            ("/rawPath", path.clone()),
+            ("/requestContext/http/path", path),
+            ("/requestContext/http/method", json!(method)),
+        ],
+    )?;
+    let headers = event["headers"].as_object_mut().context("no headers")?;
+    headers.remove("authorization");
+    if let Some(token) = token {
+        headers.insert("authorization".into(), json!(format!("Bearer {token}")));
+    }
+    headers.insert("content-type".into(), json!("application/json"));
+    event["body"] = json!(body.map(Value::to_string).unwrap_or_default());
+    Ok(event)
+}
+
+/// The same request from somewhere else.
+pub fn from_address(event: Value, address: &str) -> Result<Value> {
+    with(event, &[("/requestContext/http/sourceIp", json!(address))])
+}

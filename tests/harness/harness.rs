@@ -2,7 +2,7 @@
 //!
 //! Connections belong to a test's own runtime and end with it, so only names are shared between tests.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -17,6 +17,8 @@ use crate::account::Account;
 use crate::stack::{self, Shared};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long somebody goes on who is told to come later.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Long enough for every rule, and the same for everybody: no test is about guessing it.
 pub const PASSWORD: &str = "correct horse battery staple";
 
@@ -65,15 +67,20 @@ pub struct Mail {
 impl Harness {
     /// Connects to the stack; the first call of a run starts it.
     pub async fn open() -> Result<Self> {
-        Self::of(stack::shared().await?).await
+        Self::connect(stack::shared().await?).await
     }
 
     /// A stack of this test's own, for what would disturb all others. Its name is its folder's.
     pub async fn open_apart(name: &str) -> Result<Self> {
-        Self::of(stack::apart(name).await?).await
+        Self::connect(stack::apart(name).await?).await
     }
 
-    async fn of(shared: &'static Shared) -> Result<Self> {
+    /// Connects to the second stack, whose limits are so low that a test can reach them.
+    pub async fn open_strict() -> Result<Self> {
+        Self::connect(stack::strict().await?).await
+    }
+
+    async fn connect(shared: &'static Shared) -> Result<Self> {
         let get = |name: &str| {
             shared
                 .environment
@@ -136,15 +143,7 @@ impl Harness {
 
     /// Sends a request that must be answered with this status.
     pub async fn send(&self, request: RequestBuilder, expected: u16) -> Result<Answer> {
-        let answer = self.send_any(request).await?;
-        ensure!(
-            answer.status.as_u16() == expected,
-            "{}: {} instead of {expected}: {}",
-            answer.asked,
-            answer.status,
-            String::from_utf8_lossy(&answer.body)
-        );
-        Ok(answer)
+        self.send_any(request).await?.expect(expected)
     }
 
     /// Sends a request that may be answered with any status.
@@ -160,14 +159,19 @@ impl Harness {
         })
     }
 
-    /// Registers somebody new and signs in.
+    /// An address that nobody has.
+    pub fn new_address() -> String {
+        format!("e2e-{}@example.org", uuid::Uuid::new_v4().simple())
+    }
+
+    /// Registers somebody new and signs in. On a stack with low limits it waits for its turn.
     pub async fn account(&self) -> Result<Account<'_>> {
-        let email = format!("e2e-{}@example.org", uuid::Uuid::new_v4().simple());
+        let email = Self::new_address();
         let credentials = json!({"email": email, "password": PASSWORD});
         let register = self
             .request(Method::POST, &self.url("/auth/register")?)
             .json(&credentials);
-        let id = self.send(register, 201).await?.text("/account/id")?;
+        let id = self.send_patiently(register, 201).await?.text("/account/id")?;
         let token = self.login(&email).await?;
         Ok(Account {
             harness: self,
@@ -179,7 +183,9 @@ impl Harness {
 
     /// Signs in once more; returns the token.
     pub async fn login(&self, email: &str) -> Result<String> {
-        self.sign_in(email, PASSWORD, 200).await?.text("/access_token")
+        let credentials = json!({"email": email, "password": PASSWORD});
+        let login = self.request(Method::POST, &self.url("/auth/login")?).json(&credentials);
+        self.send_patiently(login, 200).await?.text("/access_token")
     }
 
     /// Signs in, or tries to.
@@ -192,6 +198,20 @@ impl Harness {
     pub async fn post(&self, path: &str, body: &Value, expected: u16) -> Result<Answer> {
         let request = self.request(Method::POST, &self.url(path)?).json(body);
         self.send(request, expected).await
+    }
+
+    /// As [`send`](Self::send), as often as the answer says that it was too often, and when it says.
+    pub async fn send_patiently(&self, request: RequestBuilder, expected: u16) -> Result<Answer> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let again = request.try_clone().context("a body that cannot be sent twice")?;
+            let answer = self.send_any(again).await?;
+            if answer.status != StatusCode::TOO_MANY_REQUESTS || Instant::now() > until {
+                return answer.expect(expected);
+            }
+            let seconds = answer.header("retry-after")?.parse()?;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
     }
 
     /// All mails to an address so far.
@@ -212,6 +232,18 @@ impl Harness {
 }
 
 impl Answer {
+    /// This answer, if it has this status.
+    pub fn expect(self, expected: u16) -> Result<Self> {
+        ensure!(
+            self.status.as_u16() == expected,
+            "{}: {} instead of {expected}: {}",
+            self.asked,
+            self.status,
+            String::from_utf8_lossy(&self.body)
+        );
+        Ok(self)
+    }
+
     /// The whole body.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body)
@@ -247,7 +279,7 @@ impl Answer {
         let asked = &self.asked;
         let media_type = self.header(CONTENT_TYPE.as_str())?;
         ensure!(
-            media_type == "application/problem+json",
+            media_type == "application/problem+json; charset=utf-8",
             "{asked}: a problem of type {media_type}"
         );
         let body: Value = self.json()?;

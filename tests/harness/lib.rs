@@ -11,6 +11,8 @@
 //! beeps       sound that tells the time
 //! recordings  sources in the shapes that real ones have
 //! behind      tables, buckets, queues and functions, for what the API does not tell
+//! broken      services that do not answer as they should
+//! routes      every route of the API
 //! worker      the processes that encode
 //! browser     Chromium, and what it saw of a job's outputs
 //! rie         a function under the Lambda Runtime Interface Emulator
@@ -23,11 +25,13 @@ pub mod account;
 pub mod barcode;
 pub mod beeps;
 pub mod behind;
+pub mod broken;
 pub mod browser;
 pub mod events;
 pub mod harness;
 pub mod recordings;
 pub mod rie;
+pub mod routes;
 mod stack;
 pub mod studio;
 pub mod wire;

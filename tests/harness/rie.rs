@@ -47,7 +47,12 @@ impl RieHandle {
 impl Harness {
     /// Runs a function, by its crate's name, on one event, with the environment of the deployed one.
     pub async fn run_under_rie(&self, function: &str, event: &Value) -> Result<Value> {
-        let rie = self.rie(function, &[]).await?;
+        self.run_under_rie_with(function, event, &[]).await
+    }
+
+    /// As [`run_under_rie`](Self::run_under_rie), with other values of some variables.
+    pub async fn run_under_rie_with(&self, function: &str, event: &Value, variables: &[(&str, &str)]) -> Result<Value> {
+        let rie = self.rie(function, variables).await?;
         self.call(rie, event).await
     }
 

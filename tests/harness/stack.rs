@@ -1,4 +1,4 @@
-//! The one stack of a test run.
+//! The stacks of a test run: one for all journeys, and a second one for those that reach limits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +13,18 @@ use tokio::sync::OnceCell;
 const ATTACH: &str = "REELAY_E2E_ENV_FILE";
 /// The stack's folder in the target folder.
 const NAME: &str = "local-e2e";
+
+/// The second stack's folder.
+const STRICT: &str = "local-e2e-strict";
+/// Limits of the second stack, low enough to be reached. The window is as long as two hundred requests may take.
+const STRICT_SETTINGS: [&str; 6] = [
+    "RateWindowSeconds=30",
+    "SignInLimit=60",
+    "WriteLimit=100",
+    "AddressFreeFailures=5",
+    "MaxJobsInFlight=7",
+    "MaxStoredBytes=1000000",
+];
 
 /// How to reach the stack, and what is beside it on this machine.
 #[derive(Debug)]
@@ -37,6 +49,23 @@ pub(crate) async fn shared() -> Result<&'static Shared> {
     shared.as_ref().map_err(|error| anyhow!("there is no stack: {error}"))
 }
 
+/// As [`SHARED`], for the second stack. It is never one that runs already.
+static SECOND: OnceCell<Result<Shared, String>> = OnceCell::const_new();
+
+/// The second stack.
+pub(crate) async fn strict() -> Result<&'static Shared> {
+    let start = async || {
+        let stack = reelay_local::stack::ensure_up_with(STRICT, &STRICT_SETTINGS).await?;
+        beside(variables(&stack), Some(stack)).await
+    };
+    let second = SECOND
+        .get_or_init(async || start().await.map_err(|error: anyhow::Error| format!("{error:#}")))
+        .await;
+    second
+        .as_ref()
+        .map_err(|error| anyhow!("there is no second stack: {error}"))
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the configuration of the tests")]
 fn attached() -> Option<String> {
     std::env::var(ATTACH).ok().filter(|path| !path.is_empty())
@@ -53,17 +82,20 @@ async fn start() -> Result<Shared> {
         return own(NAME).await;
     };
     let lines = std::fs::read_to_string(&path).with_context(|| format!("{ATTACH}: cannot read {path}"))?;
-    with_tools(read_lines(&lines)?, None).await
+    beside(read_lines(&lines)?, None).await
 }
 
 async fn own(name: &str) -> Result<Shared> {
     let stack = reelay_local::stack::ensure_up(name).await?;
-    let pairs = stack.environment().iter();
-    let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    with_tools(environment, Some(stack)).await
+    beside(variables(&stack), Some(stack)).await
 }
 
-async fn with_tools(environment: BTreeMap<String, String>, stack: Option<Stack>) -> Result<Shared> {
+fn variables(stack: &Stack) -> BTreeMap<String, String> {
+    let pairs = stack.environment().iter();
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+async fn beside(environment: BTreeMap<String, String>, stack: Option<Stack>) -> Result<Shared> {
     let workspace = Workspace::find().await?;
     let media = Ffmpeg::prebuilt(&workspace).await?;
     Ok(Shared {

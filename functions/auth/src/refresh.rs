@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reelay_core::domain::id::{AccountId, SessionId};
+use reelay_core::{
+    domain::id::{AccountId, SessionId},
+    http::Source,
+};
 use sha2::{Digest as _, Sha256};
 
 /// Sets this use of the signing key apart from signing.
@@ -92,9 +95,42 @@ impl FromStr for RefreshToken {
     }
 }
 
+/// A digest by which the programs that use a session are told apart: address and name, as API Gateway saw them. Across
+/// sessions it says nothing.
+pub(crate) fn client_hash(source: &Source, session: &SessionId) -> String {
+    let mut digest = Sha256::new();
+    for part in [session.as_str(), &source.address, &source.user_agent] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    hex::encode(digest.finalize())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_address_program_or_session_is_another_client() {
+        let session = SessionId::generate();
+        let of = |address: &str, user_agent: &str, session: &SessionId| {
+            let source = Source {
+                address: address.into(),
+                user_agent: user_agent.into(),
+                request_id: "one".into(),
+            };
+            client_hash(&source, session)
+        };
+        let hash = |address: &str, user_agent: &str| of(address, user_agent, &session);
+        assert_eq!(hash("192.0.2.1", "curl"), hash("192.0.2.1", "curl"));
+        assert_ne!(hash("192.0.2.1", "curl"), hash("192.0.2.2", "curl"));
+        assert_ne!(hash("192.0.2.1", "curl"), hash("192.0.2.1", "wget"));
+        assert_ne!(hash("192.0.2.1", "curl"), hash("192.0.2.1c", "url"));
+        assert_ne!(
+            hash("192.0.2.1", "curl"),
+            of("192.0.2.1", "curl", &SessionId::generate())
+        );
+    }
 
     fn token() -> RefreshToken {
         RefreshToken::generate(AccountId::generate(), SessionId::generate()).unwrap()

@@ -1,12 +1,13 @@
 //! One change of a job at a time. A stream delivers at least once and in order within a job; what was told is
-//! remembered beside the job, so a change that comes twice is told once.
+//! remembered beside the job, so a change that comes twice is told once. The account's figures are settled by what is
+//! counted for the job, not by how often its end was heard of.
 
 use aws_lambda_events::event::{
     dynamodb::{Event, EventRecord},
     streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse},
 };
 use reelay_core::{
-    adapters::{AwsError, accounts::AccountsTable, jobs::JobsTable},
+    adapters::{AwsError, accounts::AccountsTable, jobs::JobsTable, usage::Usage},
     domain::{
         id::JobId,
         job::{Job, Status},
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct Notify {
     pub(crate) accounts: AccountsTable,
     pub(crate) jobs: JobsTable,
+    pub(crate) usage: Usage,
     pub(crate) mailer: Mailer,
 }
 
@@ -70,19 +72,28 @@ impl Notify {
         response
     }
 
-    /// Tells the owner how a job ended. The stored job is read, not the change: a late delivery must not tell of a
+    /// Does what follows from a job's end. The stored job is read, not the change: a late delivery must not tell of a
     /// state that has passed.
     async fn job_changed(&self, job_id: &JobId) -> Result<(), NotifyError> {
         let Some(job) = self.jobs.job(job_id).await? else {
             return Ok(());
         };
+        // Neither waits for the other: a mail that is not taken must not hold up the account's place, nor this the mail.
+        let settled = self.usage.settle(&job).await;
+        self.ended(&job).await?;
+        settled?;
+        Ok(())
+    }
+
+    /// Tells the owner how a job ended. Of a cancelled job they know, and of an expired one they never sent the source.
+    async fn ended(&self, job: &Job) -> Result<(), NotifyError> {
         if !matches!(job.status, Status::Completed | Status::Failed) {
             return Ok(());
         }
-        match store::claim(&self.jobs, &job, UtcTime::now()).await? {
+        match store::claim(&self.jobs, job, UtcTime::now()).await? {
             Claim::Told => Ok(()),
             Claim::InProgress => Err(NotifyError::InProgress),
-            Claim::Ours => self.tell(&job).await,
+            Claim::Ours => self.tell(job).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Follows the jobs table's stream and mails results.
+//! Follows the jobs table's stream: mails results, and gives back what a job that is over used of its account's quota.
 
 mod handler;
 mod mail;
@@ -7,7 +7,7 @@ mod store;
 use aws_lambda_events::event::{dynamodb::Event, streams::DynamoDbEventResponse};
 use lambda_runtime::{LambdaEvent, service_fn};
 use reelay_core::{
-    adapters::{self, accounts::AccountsTable, jobs::JobsTable},
+    adapters::{self, accounts::AccountsTable, jobs::JobsTable, usage::Usage},
     config::Env,
     telemetry,
 };
@@ -20,9 +20,11 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let accounts = env.required("ACCOUNTS_TABLE");
         let jobs = env.required("JOBS_TABLE");
         let sender = env.required("MAIL_SENDER");
+        let (accounts, jobs) = (AccountsTable::new(&sdk, accounts?), JobsTable::new(&sdk, jobs?));
         Some(handler::Notify {
-            accounts: AccountsTable::new(&sdk, accounts?),
-            jobs: JobsTable::new(&sdk, jobs?),
+            usage: Usage::new(accounts.clone(), jobs.clone()),
+            accounts,
+            jobs,
             mailer: mail::Mailer::new(&sdk, sender?),
         })
     })?;

@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 
 /// Writes a cursor.
 pub(crate) fn encode(account: &AccountId, (job_id, created_at): &(JobId, UtcTime)) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(format!("{job_id} {created_at} {}", binding(account, job_id)))
+    BASE64_URL_SAFE_NO_PAD.encode(format!(
+        "{job_id} {created_at} {}",
+        binding(account, job_id, *created_at)
+    ))
 }
 
 /// Reads a cursor; `None` for anything that [`encode`] did not write for this account.
@@ -17,17 +20,18 @@ pub(crate) fn decode(account: &AccountId, text: &str) -> Option<(JobId, UtcTime)
     let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let mut parts = plain.split(' ');
     let (job_id, created_at, bound) = (parts.next()?, parts.next()?, parts.next()?);
-    let job_id: JobId = job_id.parse().ok()?;
-    let genuine = parts.next().is_none() && bound == binding(account, &job_id);
-    genuine.then_some((job_id, created_at.parse().ok()?))
+    let (job_id, created_at) = (job_id.parse().ok()?, created_at.parse().ok()?);
+    let genuine = parts.next().is_none() && bound == binding(account, &job_id, created_at);
+    genuine.then_some((job_id, created_at))
 }
 
-/// Ties a cursor to its account. It guards against mix-ups, not forgery: a list only ever queries the caller's own
+/// Ties a cursor's parts to each other and to its account. It guards against mix-ups, not forgery: a list only ever queries the caller's own
 /// partition, wherever a cursor points.
-fn binding(account: &AccountId, job_id: &JobId) -> String {
+fn binding(account: &AccountId, job_id: &JobId, created_at: UtcTime) -> String {
     let digest = Sha256::new()
         .chain_update(account.as_str())
         .chain_update(job_id.as_str())
+        .chain_update(created_at.to_string())
         .finalize();
     hex::encode(&digest[..8])
 }
@@ -41,8 +45,14 @@ mod tests {
         let account = AccountId::generate();
         let place = (JobId::generate(), UtcTime::from_epoch_ms(1_234));
         let cursor = encode(&account, &place);
-        assert_eq!(decode(&account, &cursor), Some(place));
+        assert_eq!(decode(&account, &cursor), Some(place.clone()));
         assert_eq!(decode(&AccountId::generate(), &cursor), None);
+        let moved = encode(&account, &(place.0.clone(), UtcTime::from_epoch_ms(9_999)));
+        let moved = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(moved).unwrap()).unwrap();
+        let genuine = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(&cursor).unwrap()).unwrap();
+        let (elsewhere, bound) = (moved.rsplit_once(' ').unwrap().0, genuine.rsplit_once(' ').unwrap().1);
+        let mixed = BASE64_URL_SAFE_NO_PAD.encode(format!("{elsewhere} {bound}"));
+        assert_eq!(decode(&account, &mixed), None, "another time");
         for bad in ["", "x", &cursor[1..], &format!("{cursor}AAAA"), "////"] {
             assert_eq!(decode(&account, bad), None, "{bad}");
         }

@@ -10,7 +10,14 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use reelay_core::{
-    adapters::{AwsError, dynamo::Item, jobs::JobsTable, queue::TaskQueues, tasks},
+    adapters::{
+        AwsError,
+        dynamo::Item,
+        jobs::JobsTable,
+        queue::TaskQueues,
+        tasks,
+        usage::{RESERVED, Usage},
+    },
     domain::{
         failure::{Failure, FailureCode, Stage},
         job::{Job, MAX_ATTEMPTS, Status},
@@ -36,10 +43,25 @@ const JOBS_AT_ONCE: usize = 8;
 /// The event of an upload comes within seconds; for so long nothing is asked.
 const EVENT_AFTER: Duration = Duration::from_mins(2);
 
+/// A job's end is settled within seconds by whoever follows the table's stream; for so long it is left to that.
+const SETTLED_AFTER: Duration = Duration::from_mins(2);
+
+/// What is looked through, one after the other.
+#[derive(Debug, Clone, Copy)]
+enum Stock {
+    /// Jobs that have tasks, in this state.
+    Tasks(Status),
+    /// Jobs that wait for their upload.
+    Awaited,
+    /// Jobs whose place in their account is taken.
+    Places,
+}
+
 /// What the handler works with.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     pub(crate) jobs: JobsTable,
+    pub(crate) usage: Usage,
     pub(crate) queues: TaskQueues,
     pub(crate) sources: Sources,
     /// How long after its window an upload may still arrive.
@@ -102,17 +124,18 @@ impl Sweep {
             RESEND_AFTER
         };
         // What somebody waits for comes first, and what costs most to ask for last.
-        for (status, quiet) in [
-            (Status::InProgress, Duration::ZERO),
-            (Status::Queued, queued_for),
-            (Status::Pending, EVENT_AFTER),
+        for (stock, quiet) in [
+            (Stock::Tasks(Status::InProgress), Duration::ZERO),
+            (Stock::Tasks(Status::Queued), queued_for),
+            (Stock::Awaited, EVENT_AFTER),
+            (Stock::Places, SETTLED_AFTER),
         ] {
             let mut start = None;
             while Instant::now() < last_begin {
-                let Page { jobs, next } = self.page(status, quiet, start).await?;
+                let Page { jobs, next } = self.page(stock, quiet, start).await?;
                 stream::iter(jobs)
                     .for_each_concurrent(JOBS_AT_ONCE, async |open| {
-                        self.one(status, &open, idle, last_begin, tally).await;
+                        self.one(stock, &open, idle, last_begin, tally).await;
                     })
                     .await;
                 start = next;
@@ -124,10 +147,15 @@ impl Sweep {
         Ok(())
     }
 
-    async fn page(&self, status: Status, quiet: Duration, start: Option<Item>) -> Result<Page, AwsError> {
+    async fn page(&self, stock: Stock, quiet: Duration, start: Option<Item>) -> Result<Page, AwsError> {
         let quiet_ms = i64::try_from(quiet.as_millis()).unwrap_or(i64::MAX);
         let before = UtcTime::from_epoch_ms(UtcTime::now().epoch_ms() - quiet_ms);
-        store::open_jobs(&self.jobs, status, before, start).await
+        let state = match stock {
+            Stock::Tasks(status) => status.as_str(),
+            Stock::Awaited => Status::Pending.as_str(),
+            Stock::Places => RESERVED,
+        };
+        store::open_jobs(&self.jobs, state, before, start).await
     }
 
     /// What cannot be asked counts as busy: then messages are taken for lost later, and that is all.
@@ -138,14 +166,15 @@ impl Sweep {
         })
     }
 
-    async fn one(&self, status: Status, open: &OpenJob, idle: Idle, last_begin: Instant, tally: &Tally) {
+    async fn one(&self, stock: Stock, open: &OpenJob, idle: Idle, last_begin: Instant, tally: &Tally) {
         let now = UtcTime::now();
         if Instant::now() >= last_begin {
             return count(&tally.left, 1);
         }
-        let result = match status {
-            Status::Pending => self.awaited(open, now).await,
-            _ => self.tasks(open, idle, now).await,
+        let result = match stock {
+            Stock::Tasks(_) => self.tasks(open, idle, now).await,
+            Stock::Awaited => self.awaited(open, now).await,
+            Stock::Places => self.place(open, now).await,
         };
         count(&tally.seen, 1);
         match result {
@@ -181,6 +210,22 @@ impl Sweep {
             tracing::info!(job_id = %job.job_id, "job expired");
         }
         Ok(u32::from(expired))
+    }
+
+    /// A job that has its place in its account. Returns the number of repairs.
+    async fn place(&self, open: &OpenJob, now: UtcTime) -> Result<u32, AwsError> {
+        if !decide::is_turn(&open.job_id, now) {
+            return Ok(0);
+        }
+        let job = self.jobs.job(&open.job_id).await?;
+        let Some(job) = job.filter(|job| job.status.is_terminal()) else {
+            return Ok(0);
+        };
+        let settled = self.usage.settle(&job).await?;
+        if settled {
+            tracing::warn!(job_id = %job.job_id, status = job.status.as_str(), "a place was given back that nobody had");
+        }
+        Ok(u32::from(settled))
     }
 
     /// A job that has tasks. Returns the number of repairs.

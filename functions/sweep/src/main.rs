@@ -8,12 +8,8 @@ mod store;
 use std::time::{Duration, Instant};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use reelay_core::{
-    adapters::{self, jobs::JobsTable, queue::TaskQueues},
-    config::Env,
-    domain::time::UtcTime,
-    telemetry,
-};
+use reelay_core::adapters::{self, accounts::AccountsTable, jobs::JobsTable, queue::TaskQueues, usage::Usage};
+use reelay_core::{config::Env, domain::time::UtcTime, telemetry};
 use serde::de::IgnoredAny;
 
 #[tokio::main(flavor = "current_thread")]
@@ -21,11 +17,14 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
     let sdk = adapters::sdk_config().await;
     let sweep = Env::new().finish(|env| {
-        let (jobs, bucket) = (env.required("JOBS_TABLE"), env.required("SOURCE_BUCKET"));
+        let (accounts, jobs) = (env.required("ACCOUNTS_TABLE"), env.required("JOBS_TABLE"));
         let (high, low) = (env.required("HIGH_QUEUE_URL"), env.required("LOW_QUEUE_URL"));
-        let (intake, grace) = (env.required("INTAKE_FUNCTION"), env.required("UPLOAD_GRACE_SECONDS"));
+        let (bucket, intake) = (env.required("SOURCE_BUCKET"), env.required("INTAKE_FUNCTION"));
+        let grace = env.required("UPLOAD_GRACE_SECONDS");
+        let jobs = JobsTable::new(&sdk, jobs?);
         Some(handler::Sweep {
-            jobs: JobsTable::new(&sdk, jobs?),
+            usage: Usage::new(AccountsTable::new(&sdk, accounts?), jobs.clone()),
+            jobs,
             queues: TaskQueues::new(&sdk, high?, low?),
             sources: sources::Sources::new(&sdk, bucket?, intake?),
             upload_grace: Duration::from_secs(grace?),

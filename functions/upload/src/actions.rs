@@ -10,17 +10,22 @@ use axum::{
     http::StatusCode,
 };
 use reelay_core::{
+    adapters::usage,
     domain::{
+        audit::Action,
         id::JobId,
         job::{Job, Status},
         message::Task,
         task::TaskId,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, view::JobView},
+    http::{ApiError, Caller, Code, Trail, view::JobView},
 };
 
-use crate::{routes::AppState, store};
+use crate::{
+    routes::AppState,
+    store::{self, Retry},
+};
 
 /// How long the answer to a retry waits for the queue. Less than the function's own timeout, which the queue client's
 /// repeated tries could use up: the answer must not get lost over a message that can be sent later.
@@ -39,6 +44,7 @@ fn not_found() -> ApiError {
 pub(crate) async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
+    trail: Trail,
     id: IdInPath,
 ) -> Result<Json<JobView>, ApiError> {
     let Path(id) = id.map_err(|_| not_found())?;
@@ -47,6 +53,7 @@ pub(crate) async fn cancel(
     if job.status != Status::Cancelled {
         return Err(ApiError::new(Code::NotCancellable).detail(format!("the job is {}", job.status.as_str())));
     }
+    trail.job(Action::CancelJob, &caller, &job.job_id).await;
     tracing::info!(job_id = %job.job_id, generation = job.generation, "job cancelled");
     Ok(Json(JobView::new(job, None)))
 }
@@ -59,6 +66,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn retry(
     State(state): State<AppState>,
     caller: Caller,
+    trail: Trail,
     id: IdInPath,
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
     let Path(id) = id.map_err(|_| not_found())?;
@@ -68,9 +76,15 @@ pub(crate) async fn retry(
         .ok_or_else(not_found)?;
     let now = UtcTime::now();
     let next = next_generation(&job, now)?;
-    if !store::retry(&state.jobs, &job, &next, now).await? {
-        return Err(not_retryable("another request changed the job at the same time"));
+    // The place of the generation that is over may not have been given back yet; it must not be in this one's way.
+    state.usage.settle(&job).await?;
+    let place = state.usage.reserve_again(&next, state.quota, now)?;
+    match store::retry(&state.jobs, &job, &next, place, now).await? {
+        Retry::Begun => {}
+        Retry::Changed => return Err(not_retryable("another request changed the job at the same time")),
+        Retry::NoPlace(old) => return Err(usage::exceeded(old.as_ref(), state.quota).into()),
     }
+    trail.job(Action::RetryJob, &caller, &next.job_id).await;
     tracing::info!(job_id = %next.job_id, generation = next.generation, "job queued again");
 
     let task = Task::new(next.job_id.clone(), next.generation, TaskId::Plan);

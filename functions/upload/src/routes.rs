@@ -9,9 +9,14 @@ use axum::{
     routing::post,
 };
 use reelay_core::{
-    adapters::{jobs::JobsTable, objects::Bucket, queue::TaskQueues},
-    domain::{create::CreateJob, id::JobId, job::Job, time::UtcTime},
-    http::{ApiError, Authenticator, Caller, JsonBody, view::JobView},
+    adapters::{
+        jobs::JobsTable,
+        objects::Bucket,
+        queue::TaskQueues,
+        usage::{self, Usage},
+    },
+    domain::{audit::Action, create::CreateJob, id::JobId, job::Job, limits::AccountQuota, time::UtcTime},
+    http::{ApiError, Authenticator, Caller, JsonBody, Trail, view::JobView},
 };
 use serde::Serialize;
 
@@ -21,6 +26,8 @@ use crate::actions;
 pub(crate) struct AppState {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) jobs: JobsTable,
+    pub(crate) usage: Usage,
+    pub(crate) quota: AccountQuota,
     pub(crate) sources: Bucket,
     pub(crate) queues: TaskQueues,
     pub(crate) max_source_bytes: u64,
@@ -61,17 +68,21 @@ struct UploadTarget {
 async fn create(
     State(state): State<AppState>,
     caller: Caller,
+    trail: Trail,
     JsonBody(body): JsonBody<CreateJob>,
 ) -> Result<(StatusCode, HeaderMap, Json<CreatedJob>), ApiError> {
     let new = body.validate(state.max_source_bytes)?;
     let job = Job::pending(
         JobId::generate(),
-        caller.account.account_id,
+        caller.account.account_id.clone(),
         new,
         UtcTime::now(),
         state.upload_window,
     );
-    state.jobs.create(&job).await?;
+    let place = state.usage.reserve(&job, state.quota)?;
+    if let Some(refused) = state.jobs.create(&job, place).await? {
+        return Err(usage::exceeded(refused.old.as_ref(), state.quota).into());
+    }
     let signed = state
         .sources
         .sign_upload(
@@ -81,6 +92,7 @@ async fn create(
             state.upload_window,
         )
         .await?;
+    trail.job(Action::CreateJob, &caller, &job.job_id).await;
     tracing::info!(job_id = %job.job_id, size_bytes = job.size_bytes, "job created");
 
     let mut headers = HeaderMap::new();

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::{
 use reelay_core::{
     adapters::{
         AwsError,
-        dynamo::{self, Write, flag, n, s, undisturbed},
+        dynamo::{self, Item, Write, flag, n, s, undisturbed},
         jobs::{JOB, JobsTable, new_task},
     },
     domain::{
@@ -63,12 +63,26 @@ pub(crate) async fn cancel(
     Ok(job.filter(|job| job.account_id == *account))
 }
 
-/// Begins a job's next generation, and makes its plan task, in one transaction, on condition that status and generation
-/// still are what was read.
-///
-/// Returns whether this call did it. A repeat of it by the client of the SDK carries the same token, so an answer that
-/// was lost on the way does not look like a refusal.
-pub(crate) async fn retry(jobs: &JobsTable, read: &Job, next: &Job, now: UtcTime) -> Result<bool, AwsError> {
+/// What came of a retry.
+#[derive(Debug)]
+pub(crate) enum Retry {
+    /// The next generation has begun.
+    Begun,
+    /// The job is not what was read any more.
+    Changed,
+    /// The account has no place for it; its figures as they stood.
+    NoPlace(Option<Item>),
+}
+
+/// Begins a job's next generation, makes its plan task and takes its place in the account, in one transaction, on
+/// condition that status and generation still are what was read. The first of `place` is the one that may be refused.
+pub(crate) async fn retry(
+    jobs: &JobsTable,
+    read: &Job,
+    next: &Job,
+    place: Vec<TransactWriteItem>,
+    now: UtcTime,
+) -> Result<Retry, AwsError> {
     let built = |error: BuildError| AwsError::Item(error.into());
     let update = Update::builder()
         .table_name(jobs.name())
@@ -104,11 +118,15 @@ pub(crate) async fn retry(jobs: &JobsTable, read: &Job, next: &Job, now: UtcTime
         .condition_expression("attribute_not_exists(job_id)")
         .build()
         .map_err(built)?;
-    let transaction = jobs
-        .client()
-        .transact_write_items()
-        .transact_items(TransactWriteItem::builder().update(update).build())
-        .transact_items(TransactWriteItem::builder().put(put).build());
-    let write = undisturbed("TransactWriteItems", || transaction.clone().send()).await?;
-    Ok(matches!(write, Write::Done(_)))
+    let mut items = vec![
+        TransactWriteItem::builder().update(update).build(),
+        TransactWriteItem::builder().put(put).build(),
+    ];
+    let before_place = items.len();
+    items.extend(place);
+    Ok(match dynamo::transact(jobs.client(), items).await? {
+        None => Retry::Begun,
+        Some(refusal) if refusal.index == before_place => Retry::NoPlace(refusal.old),
+        Some(_) => Retry::Changed,
+    })
 }

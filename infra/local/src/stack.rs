@@ -75,11 +75,18 @@ impl Stack {
 /// Builds what has changed and starts an empty stack that ends with the returned value. `name` is its folder in the
 /// cargo target folder; a second caller with the same name waits for the first one's stack to end.
 pub async fn ensure_up(name: &str) -> Result<Stack> {
+    ensure_up_with(name, &[]).await
+}
+
+/// As [`ensure_up`], with other parameters than samconfig.toml has, each as `NAME=VALUE`.
+pub async fn ensure_up_with(name: &str, settings: &[&str]) -> Result<Stack> {
+    let parse = |text: &&str| text.parse::<Setting>().map_err(|problem| anyhow!("{text:?} {problem}"));
+    let settings = settings.iter().map(parse).collect::<Result<Vec<_>>>()?;
     let workspace = Workspace::find().await?;
     let state = workspace.target.join(name);
     let claim = lock(&state.join("lock"), &state.display().to_string()).await?;
     let build = Build::make(&workspace, &state).await?;
-    start(&workspace, &build, state, claim).await
+    start_with(&workspace, &build, state, claim, &settings).await
 }
 
 /// `ensure_up` for callers that are not async, or are in a runtime that ends before the stack shall.

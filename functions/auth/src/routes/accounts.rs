@@ -4,11 +4,12 @@ use axum::{Json, extract::State, http::StatusCode};
 use reelay_core::{
     domain::{
         account::{Account, Role, normalise_email},
+        audit::{Action, Outcome},
         create::FieldError,
         id::AccountId,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, JsonBody},
+    http::{ApiError, Caller, Code, JsonBody, Trail, throttle},
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,7 @@ pub(super) struct Registration {
 
 pub(super) async fn register(
     State(state): State<AppState>,
+    trail: Trail,
     JsonBody(body): JsonBody<Registration>,
 ) -> Result<(StatusCode, Json<AccountBody>), ApiError> {
     let email = normalise_email(&body.email);
@@ -64,6 +66,9 @@ pub(super) async fn register(
     if !store::create(&state.accounts, &account, &hash).await? {
         return Err(ApiError::new(Code::EmailTaken));
     }
+    trail
+        .account(Action::Register, Some(&account.account_id), Outcome::Ok)
+        .await?;
     Ok((StatusCode::CREATED, Json(account.into())))
 }
 
@@ -81,12 +86,13 @@ pub(super) struct PasswordChange {
 pub(super) async fn change_password(
     State(state): State<AppState>,
     caller: Caller,
+    trail: Trail,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Result<Json<LoginBody>, ApiError> {
     let mut account = caller.account;
     password::check("/new_password", &body.new_password, &account.email)
         .map_err(|weak| ApiError::fields(vec![weak]))?;
-    let old_hash = confirm(&state, &account, &body.current_password).await?;
+    let old_hash = confirm(&state, &trail, Action::ChangePassword, &account, &body.current_password).await?;
     let new_hash = state.hasher.hash(&body.new_password).map_err(hashing_failed)?;
     account.generation += 1;
     let login = Login::of(&state, account)?;
@@ -95,6 +101,8 @@ pub(super) async fn change_password(
         return Err(ApiError::new(Code::Unauthenticated));
     }
     tracing::info!(account_id = %login.account.account_id, "the password was changed");
+    let account = Some(&login.account.account_id);
+    trail.account(Action::ChangePassword, account, Outcome::Ok).await?;
     login.answer(&state).await.map(Json)
 }
 
@@ -107,24 +115,46 @@ pub(super) struct Deletion {
 pub(super) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
+    trail: Trail,
     JsonBody(body): JsonBody<Deletion>,
 ) -> Result<StatusCode, ApiError> {
-    let hash = confirm(&state, &caller.account, &body.password).await?;
-    if !store::delete(&state.accounts, &caller.account, &hash, UtcTime::now()).await? {
+    let account = &caller.account;
+    let hash = confirm(&state, &trail, Action::DeleteAccount, account, &body.password).await?;
+    if !store::delete(&state.accounts, account, &hash, UtcTime::now()).await? {
         return Err(ApiError::new(Code::Unauthenticated));
     }
-    tracing::info!(account_id = %caller.account.account_id, "the account was deleted");
+    tracing::info!(account_id = %account.account_id, "the account was deleted");
+    trail
+        .account(Action::DeleteAccount, Some(&account.account_id), Outcome::Ok)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Has the caller prove once more who it is; returns the stored hash, which the write that follows is bound to.
-async fn confirm(state: &AppState, account: &Account, password: &str) -> Result<String, ApiError> {
+/// Has the caller prove once more who it is; returns the stored hash, which the write that follows is bound to. Guesses
+/// count like those of a login.
+async fn confirm(
+    state: &AppState,
+    trail: &Trail,
+    action: Action,
+    account: &Account,
+    password: &str,
+) -> Result<String, ApiError> {
+    let attempt = throttle::begin(&state.throttle, &account.email, &trail.source.subject(), UtcTime::now()).await?;
     let stored = store::by_id(&state.accounts, &account.account_id).await?;
     let hash = stored
         .map(|credentials| credentials.password_hash)
         .ok_or(ApiError::new(Code::Unauthenticated))?;
     match state.hasher.verify(password, Some(&hash)).map_err(hashing_failed)? {
-        Verdict::Wrong => Err(ApiError::new(Code::InvalidCredentials)),
-        Verdict::Right | Verdict::Outdated => Ok(hash),
+        Verdict::Wrong => {
+            state.throttle.failed(&attempt, UtcTime::now()).await?;
+            trail
+                .account(action, Some(&account.account_id), Outcome::Failed)
+                .await?;
+            Err(ApiError::new(Code::InvalidCredentials))
+        }
+        Verdict::Right | Verdict::Outdated => {
+            state.throttle.succeeded(&attempt).await?;
+            Ok(hash)
+        }
     }
 }

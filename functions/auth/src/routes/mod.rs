@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use reelay_core::{
-    adapters::accounts::AccountsTable,
+    adapters::{accounts::AccountsTable, throttle::LoginThrottle},
     domain::{
         account::{Account, Role},
         id::AccountId,
@@ -31,6 +31,7 @@ use crate::{
 pub(crate) struct AppState {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) accounts: AccountsTable,
+    pub(crate) throttle: LoginThrottle,
     pub(crate) hasher: Hasher,
     pub(crate) access_lifetime: Duration,
     /// From login to the end of a session, however often it is refreshed.

@@ -7,15 +7,20 @@ use reelay_core::{
     adapters::dynamo::{Write, from_item},
     domain::{
         account::{Account, Presented, Refresh, Rotation, Session, normalise_email},
+        audit::{Action, Outcome},
         id::SessionId,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, JsonBody},
+    http::{ApiError, Caller, Code, JsonBody, Trail, throttle},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{AccountView, AppState, hashing_failed, no_token};
-use crate::{client::Client, password::Verdict, refresh::RefreshToken, store};
+use crate::{
+    password::Verdict,
+    refresh::{RefreshToken, client_hash},
+    store,
+};
 
 #[derive(Serialize)]
 pub(super) struct LoginBody {
@@ -84,23 +89,34 @@ pub(super) struct Credentials {
 
 pub(super) async fn login(
     State(state): State<AppState>,
+    trail: Trail,
     JsonBody(body): JsonBody<Credentials>,
 ) -> Result<Json<LoginBody>, ApiError> {
+    let attempt = throttle::begin(&state.throttle, &body.email, &trail.source.subject(), UtcTime::now()).await?;
     let found = match normalise_email(&body.email) {
         Some(email) => store::by_email(&state.accounts, &email).await?,
         None => None,
     };
     let stored = found.as_ref().map(|credentials| credentials.password_hash.as_str());
     let verdict = state.hasher.verify(&body.password, stored).map_err(hashing_failed)?;
-    let Some(credentials) = found.filter(|_| verdict != Verdict::Wrong) else {
-        return Err(ApiError::new(Code::InvalidCredentials));
+    let credentials = match found {
+        Some(credentials) if verdict != Verdict::Wrong => credentials,
+        found => {
+            state.throttle.failed(&attempt, UtcTime::now()).await?;
+            let account = found.as_ref().map(|credentials| &credentials.account.account_id);
+            trail.account(Action::Login, account, Outcome::Failed).await?;
+            return Err(ApiError::new(Code::InvalidCredentials));
+        }
     };
+    state.throttle.succeeded(&attempt).await?;
     if verdict == Verdict::Outdated {
         let hash = state.hasher.hash(&body.password).map_err(hashing_failed)?;
         store::rehash(&state.accounts, &credentials, &hash).await?;
     }
     let login = Login::of(&state, credentials.account)?;
     store::begin_session(&state.accounts, &login.session).await?;
+    let account = Some(&login.account.account_id);
+    trail.account(Action::Login, account, Outcome::Ok).await?;
     login.answer(&state).await.map(Json)
 }
 
@@ -112,7 +128,7 @@ pub(super) struct RefreshBody {
 /// Exchanges a refresh token for its successor and a new access token.
 pub(super) async fn refresh(
     State(state): State<AppState>,
-    client: Client,
+    trail: Trail,
     JsonBody(body): JsonBody<RefreshBody>,
 ) -> Result<Json<LoginBody>, ApiError> {
     let refused = || ApiError::new(Code::InvalidRefreshToken);
@@ -121,7 +137,7 @@ pub(super) async fn refresh(
     let (Some(account), Some(mut session)) = (account, session) else {
         return Err(refused());
     };
-    let client_hash = client.hash(&used.session);
+    let client_hash = client_hash(&trail.source, &used.session);
     // At most twice: the session may have changed between the look at it and the write, which tells what is there now.
     for _ in 0..2 {
         let now = UtcTime::now();
@@ -142,6 +158,9 @@ pub(super) async fn refresh(
                     "a refresh token was used again: its session is ended"
                 );
                 store::end_session(&state.accounts, &session, now).await?;
+                trail
+                    .account(Action::RefreshReuse, Some(&session.account_id), Outcome::Failed)
+                    .await?;
                 return Err(refused());
             }
         }
@@ -195,7 +214,14 @@ async fn successor_again(
     Ok(None)
 }
 
-pub(super) async fn logout(State(state): State<AppState>, caller: Caller) -> Result<StatusCode, ApiError> {
+pub(super) async fn logout(
+    State(state): State<AppState>,
+    caller: Caller,
+    trail: Trail,
+) -> Result<StatusCode, ApiError> {
     store::end_session(&state.accounts, &caller.session, UtcTime::now()).await?;
+    trail
+        .account(Action::Logout, Some(&caller.account.account_id), Outcome::Ok)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

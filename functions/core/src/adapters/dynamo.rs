@@ -1,11 +1,17 @@
 //! What every table has in common: attribute values, conditions, and reading a refused write back.
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::{
+    Client,
     error::SdkError,
     operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
-    types::AttributeValue,
+    types::{AttributeValue, TransactWriteItem},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,6 +50,9 @@ pub fn to_item<T: Serialize>(value: &T) -> Result<Item, AwsError> {
 pub fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, AwsError> {
     serde_dynamo::from_item(item).map_err(|error| AwsError::Item(error.into()))
 }
+
+/// What a transaction says of an item whose condition did not hold.
+const REFUSED: &str = "ConditionalCheckFailed";
 
 /// The outcome of a conditional write.
 #[derive(Debug)]
@@ -87,7 +96,7 @@ impl ConditionalError for TransactWriteItemsError {
         let reasons = cancelled.cancellation_reasons.as_mut()?;
         let failed = reasons
             .iter_mut()
-            .find(|reason| reason.code.as_deref() == Some("ConditionalCheckFailed"))?;
+            .find(|reason| reason.code.as_deref() == Some(REFUSED))?;
         Some(failed.item.take())
     }
 }
@@ -135,6 +144,47 @@ where
         }
     }
     outcome(operation, send().await)
+}
+
+/// What refused a transaction.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which of its items: the first whose condition did not hold.
+    pub index: usize,
+    /// The stored item, when the condition asked for it.
+    pub old: Option<Item>,
+}
+
+/// Sends a transaction until no other one is in its way, and tells which of its conditions did not hold. The client of
+/// the SDK repeats it with the same token, so that an answer that was lost does not look like a refusal.
+pub async fn transact(client: &Client, items: Vec<TransactWriteItem>) -> Result<Option<Refusal>, AwsError> {
+    let transaction = client.transact_write_items().set_transact_items(Some(items));
+    let index = &AtomicUsize::new(0);
+    let write = undisturbed("TransactWriteItems", || {
+        let sending = transaction.clone().send();
+        async move {
+            let result = sending.await;
+            if let Some(first) = result.as_ref().err().and_then(first_refused) {
+                index.store(first, Ordering::Relaxed);
+            }
+            result
+        }
+    });
+    Ok(match write.await? {
+        Write::Done(_) => None,
+        Write::Refused(old) => Some(Refusal {
+            index: index.load(Ordering::Relaxed),
+            old,
+        }),
+    })
+}
+
+fn first_refused<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<usize> {
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
+        return None;
+    };
+    let mut reasons = cancelled.cancellation_reasons().iter();
+    reasons.position(|reason| reason.code.as_deref() == Some(REFUSED))
 }
 
 /// Half to all of a wait, by chance, so that those who met do not meet again.

@@ -10,14 +10,18 @@
 //! | `output#<generation>-<attempt>#<id>` | an [`Output`] of one attempt |
 //! | `metrics` | what the job really used |
 //! | `mail#<generation>` | whether the owner was told |
+//! | `usage` | what of the job is counted against its account; see [`usage`](super::usage) |
 
 use aws_config::SdkConfig;
-use aws_sdk_dynamodb::{Client, types::ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::{
+    Client,
+    types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
+};
 use serde::de::DeserializeOwned;
 
 use super::{
     AwsError, call_error,
-    dynamo::{self, Item, Write, n, outcome, s, value},
+    dynamo::{self, Item, Refusal, Write, n, outcome, s, value},
 };
 use crate::domain::{
     failure::Failure,
@@ -74,6 +78,15 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// The last one, when there may be more.
     pub last: Option<(JobId, UtcTime)>,
+}
+
+/// What kept a job from being created: one of the writes that were to be made with it.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which of them.
+    pub index_in_beside: usize,
+    /// The item that made its condition fail, when the condition asked for it.
+    pub old: Option<Item>,
 }
 
 impl JobsTable {
@@ -234,18 +247,34 @@ impl JobsTable {
         })
     }
 
-    /// Stores a new job, on condition that its id is new.
-    pub async fn create(&self, job: &Job) -> Result<(), AwsError> {
+    /// Stores a new job, on condition that its id is new, and with it, in one transaction, whatever else must be true or
+    /// come about then. What of that was refused is returned; nothing is stored in that case.
+    pub async fn create(&self, job: &Job, beside: Vec<TransactWriteItem>) -> Result<Option<Refused>, AwsError> {
         let mut item = dynamo::to_item(job)?;
         item.insert("item".into(), s(JOB));
         // The sparse index over open jobs has an entry exactly as long as this attribute is there.
         item.insert("open_state".into(), s(job.status.as_str()));
         item.insert("schema_version".into(), n(1));
-        match self.put_new(item).await? {
-            None => Ok(()),
+        let put = Put::builder()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(job_id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(|error| AwsError::Item(error.into()))?;
+        let mut items = vec![TransactWriteItem::builder().put(put).build()];
+        items.extend(beside);
+        let Some(refusal) = dynamo::transact(&self.client, items).await? else {
+            return Ok(None);
+        };
+        let Refusal { index, old } = refusal;
+        match index.checked_sub(1) {
+            Some(index_in_beside) => Ok(Some(Refused { index_in_beside, old })),
             // The id is random: an item that has it is this one, stored by a try whose answer was lost.
-            Some(old) if old.get("account_id") == Some(&s(job.account_id.as_str())) => Ok(()),
-            Some(_) => Err(AwsError::Conflict { operation: "PutItem" }),
+            None if old.is_some_and(|old| old.get("account_id") == Some(&s(job.account_id.as_str()))) => Ok(None),
+            None => Err(AwsError::Conflict {
+                operation: "TransactWriteItems",
+            }),
         }
     }
 

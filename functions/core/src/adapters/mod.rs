@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+pub use aws_config::SdkConfig;
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 #[cfg(feature = "dynamodb")]
 pub mod accounts;
+#[cfg(feature = "dynamodb")]
+pub mod audit;
 #[cfg(feature = "dynamodb")]
 pub mod dynamo;
 #[cfg(feature = "dynamodb")]
@@ -21,11 +24,26 @@ pub mod queue;
 pub mod secrets;
 #[cfg(feature = "dynamodb")]
 pub mod tasks;
+#[cfg(feature = "dynamodb")]
+pub mod throttle;
+#[cfg(feature = "dynamodb")]
+pub mod usage;
+#[cfg(feature = "dynamodb")]
+pub mod windows;
 
 /// How long one try of a call may take. Uploads and downloads of objects set their own.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tries of a call, the first one included.
 const TRIES: u32 = 4;
+
+/// The same for functions that somebody waits for. A request ends at API Gateway's and the function's own time limit, so
+/// what does not answer has to be given up in time for an answer that says so: all tries of a call together take no longer
+/// than this.
+const EDGE_LIMIT: Duration = Duration::from_secs(6);
+/// One try of it.
+const EDGE_TRY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tries of it.
+const EDGE_TRIES: u32 = 3;
 
 /// Loads the one configuration that all clients of a function share.
 ///
@@ -36,9 +54,24 @@ pub async fn sdk_config() -> SdkConfig {
         .read_timeout(TRY_TIMEOUT)
         .operation_attempt_timeout(TRY_TIMEOUT)
         .build();
+    load(timeouts, TRIES).await
+}
+
+/// [`sdk_config`] for the functions behind the API.
+pub async fn edge_sdk_config() -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .read_timeout(EDGE_TRY_TIMEOUT)
+        .operation_attempt_timeout(EDGE_TRY_TIMEOUT)
+        .operation_timeout(EDGE_LIMIT)
+        .build();
+    load(timeouts, EDGE_TRIES).await
+}
+
+async fn load(timeouts: TimeoutConfig, tries: u32) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+        .retry_config(RetryConfig::standard().with_max_attempts(tries))
         .load()
         .await
 }

@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod audio;
+pub mod audit;
 pub mod create;
 pub mod estimate;
 pub mod failure;
@@ -12,6 +13,7 @@ pub mod hls;
 pub mod id;
 pub mod job;
 pub mod keys;
+pub mod limits;
 pub mod magic;
 pub mod message;
 pub mod mp4;

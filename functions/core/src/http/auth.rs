@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ApiError, Code};
+use super::{ApiError, Code, limits};
 use crate::{
     adapters::{
         AwsError,
@@ -178,7 +178,7 @@ fn verify(token: &str, key: &SecretText, now: UtcTime) -> Option<Claims> {
     (claims.iat <= latest).then_some(claims)
 }
 
-/// The signed-in account. As a handler's argument it refuses everybody else.
+/// The signed-in account. As a handler's argument it refuses everybody else, and those who have asked too often.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Who.
@@ -204,7 +204,11 @@ where
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(unauthenticated()),
         };
-        Arc::<Authenticator>::from_ref(state).check(token, UtcTime::now()).await
+        let caller = Arc::<Authenticator>::from_ref(state)
+            .check(token, UtcTime::now())
+            .await?;
+        limits::charge(parts, caller.account.account_id.as_str()).await?;
+        Ok(caller)
     }
 }
 

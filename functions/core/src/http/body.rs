@@ -3,7 +3,7 @@
 use axum::{
     body::{self, Bytes},
     extract::{FromRequest, Request},
-    http::header::CONTENT_TYPE,
+    http::header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 use serde::de::DeserializeOwned;
 
@@ -31,6 +31,11 @@ where
         let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
             return Err(ApiError::new(Code::UnsupportedMediaType));
+        }
+        // Nothing is unpacked here: a small body stays a small body.
+        let encoding = request.headers().get(CONTENT_ENCODING);
+        if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(ApiError::new(Code::UnsupportedMediaType).detail("the body must not be compressed"));
         }
         let bytes = body::to_bytes(request.into_body(), MAX_BODY_BYTES)
             .await

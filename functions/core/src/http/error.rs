@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use crate::{
     adapters::AwsError,
-    domain::create::{FieldError, SpecError},
+    domain::{
+        create::{FieldError, SpecError},
+        limits::Exceeded,
+    },
 };
 
 macro_rules! codes {
@@ -55,6 +58,8 @@ codes! {
     InvalidCredentials => "invalid_credentials", UNAUTHORIZED, "Address or password is wrong";
     /// A refresh token that is none, was used before, or whose session is over.
     InvalidRefreshToken => "invalid_refresh_token", UNAUTHORIZED, "The session cannot be refreshed";
+    /// Signed in, but not as an operator.
+    Forbidden => "forbidden", FORBIDDEN, "Operators only";
     /// Nothing here, or nothing of the caller's.
     NotFound => "not_found", NOT_FOUND, "There is no such resource";
     /// The path exists, the method does not.
@@ -67,6 +72,15 @@ codes! {
     NotCancellable => "not_cancellable", CONFLICT, "The job is over and cannot be cancelled";
     /// The job did not end in a way that another run could change, or runs already.
     NotRetryable => "not_retryable", CONFLICT, "The job cannot be retried";
+    /// No place for the bytes: waiting changes nothing, deleting jobs does. So it is a conflict with what is there, and not
+    /// a 403, which would say that no such request may ever be made.
+    QuotaBytes => "quota_bytes", CONFLICT, "The account's storage is full";
+    /// Too many jobs at a time. Waiting helps, so it is a 429.
+    QuotaJobs => "quota_jobs", TOO_MANY_REQUESTS, "Too many jobs are not over yet";
+    /// More requests than the window has.
+    RateLimited => "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// Too many failed logins; the same for addresses with and without an account.
+    LoginThrottled => "login_throttled", TOO_MANY_REQUESTS, "Too many failed logins";
     /// The body is longer than any request of this API.
     BodyTooLarge => "body_too_large", PAYLOAD_TOO_LARGE, "The request body is too large";
     /// The body is declared as something other than JSON.
@@ -85,6 +99,8 @@ codes! {
 
 /// Seconds after which a 503 is worth another try.
 pub const RETRY_AFTER_SECONDS: u32 = 2;
+/// When an account with too many jobs should ask again: about as long as a short job takes.
+const QUOTA_RETRY_AFTER_SECONDS: u32 = 30;
 
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
@@ -92,6 +108,7 @@ pub struct ApiError {
     code: Code,
     detail: Option<String>,
     errors: Vec<FieldError>,
+    retry_after_seconds: Option<u32>,
 }
 
 /// The document that clients get.
@@ -116,6 +133,7 @@ impl ApiError {
             code,
             detail: None,
             errors: Vec::new(),
+            retry_after_seconds: (code.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
         }
     }
 
@@ -126,13 +144,19 @@ impl ApiError {
         self
     }
 
+    /// Says when it is worth another try.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
     /// Fields that are not valid.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
         Self {
-            code: Code::ValidationFailed,
-            detail: None,
             errors,
+            ..Self::new(Code::ValidationFailed)
         }
     }
 
@@ -140,9 +164,8 @@ impl ApiError {
     #[must_use]
     pub fn malformed(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
-            code: Code::InvalidRequest,
-            detail: None,
             errors: vec![FieldError::new(pointer, message)],
+            ..Self::new(Code::InvalidRequest)
         }
     }
 
@@ -150,6 +173,10 @@ impl ApiError {
     #[must_use]
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    pub(super) fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after_seconds
     }
 
     pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
@@ -182,6 +209,19 @@ impl From<AwsError> for ApiError {
         } else {
             Code::InternalError
         })
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::Jobs { limit } => Self::new(Code::QuotaJobs)
+                .detail(format!("at most {limit} jobs may be unfinished at a time"))
+                .retry_after(QUOTA_RETRY_AFTER_SECONDS),
+            Exceeded::Bytes { limit } => Self::new(Code::QuotaBytes).detail(format!(
+                "sources and outputs may take {limit} bytes together; delete jobs to make room"
+            )),
+        }
     }
 }
 

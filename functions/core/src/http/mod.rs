@@ -2,12 +2,22 @@
 //!
 //! Handlers return [`ApiError`] with `?`; [`router::serve`] renders it as the outermost step, once.
 
+pub mod audit;
 pub mod auth;
 pub mod body;
+pub mod edge;
 pub mod error;
+pub mod limits;
+pub mod operator;
 pub mod router;
+pub mod source;
+pub mod throttle;
 pub mod view;
 
+pub use audit::Trail;
 pub use auth::{Authenticator, Caller};
 pub use body::JsonBody;
+pub use edge::Edge;
 pub use error::{ApiError, Code};
+pub use operator::Operator;
+pub use source::Source;

@@ -1,33 +1,36 @@
-//! One router a function: both bases, problem documents, security headers, one log line a request.
+//! One router a function: both bases, rate limits, problem documents, security headers, one log line a request.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::{
     Router,
     body::Body,
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
-            X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+            STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use lambda_http::{RequestExt as _, request::RequestContext};
+use lambda_http::RequestExt as _;
 use tower::Layer as _;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use super::{ApiError, Code, error::RETRY_AFTER_SECONDS};
+use super::{ApiError, Code, Edge, audit::Trail, limits::Meter, source::Source};
+use crate::domain::{limits::Class, time::UtcTime};
 
 /// The bases under which every route answers.
 const BASES: [&str; 2] = ["/api/v1", "/api"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long before Lambda's own end a request is answered, whatever it waits for.
+const ANSWER_BEFORE_END: Duration = Duration::from_millis(1_500);
 
 /// Serves a function's own routes, given relative to the base, until Lambda ends the process.
-pub async fn serve(own: Router) -> Result<(), lambda_http::Error> {
+pub async fn serve(own: Router, edge: Edge) -> Result<(), lambda_http::Error> {
     let mut based = Router::new();
     for base in BASES {
         based = based.nest(base, own.clone());
@@ -35,27 +38,45 @@ pub async fn serve(own: Router) -> Result<(), lambda_http::Error> {
     let app = based
         .fallback(|| async { ApiError::new(Code::NotFound) })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
-        .layer(middleware::from_fn(finish));
+        .layer(middleware::from_fn_with_state(edge, around));
     // Outside of the router, since it changes the path that is routed by.
     lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(app)).await
 }
 
-/// The last step of every request.
-async fn finish(request: Request, next: Next) -> Response {
+/// The first and the last step of every request.
+async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let request_id = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
-        _ => None,
-    }
-    .unwrap_or_default();
+    let source = Source::of(&request);
+    let request_id = source.request_id.clone();
     let method = request.method().clone();
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned());
+    let class = Class::of(method.as_str(), relative(route.as_deref().unwrap_or_default()));
+    let meter = Meter::new(edge.limits, class);
+    let left = time_left(&request);
 
-    let response = next.run(request).await;
-    let response = decorate(response, &request_id);
+    let answer = async {
+        if method == Method::TRACE {
+            // It would send back what the client sent, credentials too.
+            return ApiError::new(Code::MethodNotAllowed).into_response();
+        }
+        if class == Class::SignIn
+            && let Err(error) = meter.charge(&source.subject()).await
+        {
+            return error.into_response();
+        }
+        request.extensions_mut().insert(meter.clone());
+        request.extensions_mut().insert(Trail::new(edge.audit, source));
+        next.run(request).await
+    };
+    let response = tokio::time::timeout(left, answer).await.unwrap_or_else(|_| {
+        tracing::error!(request_id, code = "time_is_up", "a request was given up");
+        ApiError::new(Code::ServiceUnavailable).into_response()
+    });
+    let mut response = decorate(response, &request_id);
+    meter.tell(response.headers_mut());
 
     tracing::info!(
         request_id,
@@ -69,31 +90,98 @@ async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
+/// A route without the base that it answers under.
+fn relative(route: &str) -> &str {
+    BASES
+        .iter()
+        .find_map(|base| route.strip_prefix(base).filter(|rest| rest.starts_with('/')))
+        .unwrap_or(route)
+}
+
+/// How long a request may take.
+fn time_left(request: &Request) -> Duration {
+    // API Gateway waits no longer than this, and a request without a context has no function that ends.
+    const LONGEST: Duration = Duration::from_secs(28);
+    let Some(context) = request.lambda_context_ref() else {
+        return LONGEST;
+    };
+    let end_ms = i64::try_from(context.deadline).unwrap_or(i64::MAX);
+    let left_ms = u64::try_from(end_ms - UtcTime::now().epoch_ms()).unwrap_or(0);
+    Duration::from_millis(left_ms)
+        .saturating_sub(ANSWER_BEFORE_END)
+        .min(LONGEST)
+}
+
 fn decorate(mut response: Response, request_id: &str) -> Response {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         *response.body_mut() = Body::from(serde_json::to_vec(&error.problem(request_id)).unwrap_or_default());
-        set(&mut response, CONTENT_TYPE, "application/problem+json");
-    }
-    match response.status() {
-        StatusCode::UNAUTHORIZED => set(&mut response, WWW_AUTHENTICATE, "Bearer"),
-        StatusCode::SERVICE_UNAVAILABLE => {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        set(&mut response, CONTENT_TYPE, "application/problem+json; charset=utf-8");
+        if let Some(seconds) = error.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
-        _ => {}
+    } else if response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value == "application/json")
+    {
+        set(&mut response, CONTENT_TYPE, "application/json; charset=utf-8");
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        set(&mut response, WWW_AUTHENTICATE, "Bearer");
     }
     if let Ok(value) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    set(
-        &mut response,
-        STRICT_TRANSPORT_SECURITY,
-        "max-age=31536000; includeSubDomains",
-    );
-    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut response, CACHE_CONTROL, "no-store");
+    for (name, value) in SECURITY {
+        set(&mut response, name, value);
+    }
     response
 }
 
+/// On every answer. An answer of this API is data: no browser has a reason to run, frame, sniff, cache or tell of it.
+const SECURITY: [(HeaderName, &str); 5] = [
+    (STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
 fn set(response: &mut Response, name: HeaderName, value: &'static str) {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+
+    use super::*;
+
+    #[test]
+    fn a_route_is_the_same_under_both_bases() {
+        assert_eq!(relative("/api/v1/auth/login"), "/auth/login");
+        assert_eq!(relative("/api/auth/login"), "/auth/login");
+        assert_eq!(relative("/apis/auth/login"), "/apis/auth/login");
+    }
+
+    #[test]
+    fn a19_every_answer_has_its_headers_and_an_exact_type() {
+        let json = Json(1).into_response();
+        let problem = ApiError::new(Code::RateLimited).retry_after(7).into_response();
+        let empty = StatusCode::NO_CONTENT.into_response();
+        for (response, content_type, retry_after) in [
+            (json, Some("application/json; charset=utf-8"), None),
+            (problem, Some("application/problem+json; charset=utf-8"), Some("7")),
+            (empty, None, None),
+        ] {
+            let response = decorate(response, "id");
+            let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
+            assert_eq!(header(CONTENT_TYPE), content_type);
+            assert_eq!(header(RETRY_AFTER), retry_after);
+            assert_eq!(header(REQUEST_ID), Some("id"));
+            for (name, value) in SECURITY {
+                assert_eq!(header(name), Some(value));
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The routes that read jobs. Every one of them begins by finding the caller's own job; there is no other way in.
 
+mod audit;
 mod hls;
 mod jobs;
 mod outputs;
@@ -13,7 +14,7 @@ use axum::{
     routing::get,
 };
 use reelay_core::{
-    adapters::{jobs::JobsTable, objects::Bucket},
+    adapters::{audit::AuditLog, jobs::JobsTable, objects::Bucket},
     domain::{
         id::JobId,
         job::{Job, Output},
@@ -24,6 +25,7 @@ use reelay_core::{
 #[derive(Clone)]
 pub(crate) struct AppState {
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) audit: Arc<AuditLog>,
     pub(crate) jobs: JobsTable,
     pub(crate) sources: Bucket,
     pub(crate) outputs: Bucket,
@@ -47,6 +49,7 @@ pub(crate) fn routes(state: AppState) -> Router {
         .route("/jobs/{id}/download", get(outputs::download))
         .route("/jobs/{id}/hls/{file}", get(hls::hls))
         .route("/jobs/{id}/source", get(outputs::source))
+        .route("/analytics/audit", get(audit::entries))
         .with_state(state)
 }
 
