@@ -51,15 +51,15 @@ async fn a_job_is_stored_once_and_reads_back_whole() -> Result<()> {
     let harness = Harness::open().await?;
     let table = jobs(&harness)?;
     let first = job(&AccountId::generate(), UtcTime::now())?;
-    table.create(&first).await?;
+    table.create(&first, Vec::new()).await?;
     assert_eq!(table.job(&first.job_id).await?, Some(first.clone()));
     // The same write again is a lost answer; the id of somebody else is not.
-    table.create(&first).await?;
+    table.create(&first, Vec::new()).await?;
     let stranger = Job {
         account_id: AccountId::generate(),
         ..first.clone()
     };
-    assert!(matches!(table.create(&stranger).await, Err(AwsError::Conflict { .. })));
+    assert!(matches!(table.create(&stranger, Vec::new()).await, Err(AwsError::Conflict { .. })));
     assert_eq!(table.job(&first.job_id).await?, Some(first));
     assert_eq!(table.job(&JobId::generate()).await?, None);
     Ok(())
@@ -70,7 +70,7 @@ async fn of_fifty_that_fail_a_pending_job_one_does() -> Result<()> {
     let harness = Harness::open().await?;
     let table = jobs(&harness)?;
     let pending = job(&AccountId::generate(), UtcTime::now())?;
-    table.create(&pending).await?;
+    table.create(&pending, Vec::new()).await?;
     let failures: Vec<_> = (0..50)
         .map(|n| Failure::new(FailureCode::EmptySource, Stage::Intake, 0, format!("writer {n}")))
         .collect();
@@ -101,8 +101,8 @@ async fn a_list_is_one_accounts_newest_first_and_whole_over_its_pages() -> Resul
     let mut wanted = Vec::new();
     for n in 0..7 {
         let mine = job(&account, UtcTime::from_epoch_ms(1_700_000_000_000 + n))?;
-        table.create(&mine).await?;
-        table.create(&job(&other, UtcTime::now())?).await?;
+        table.create(&mine, Vec::new()).await?;
+        table.create(&job(&other, UtcTime::now())?, Vec::new()).await?;
         wanted.insert(0, mine.job_id);
     }
     let (mut seen, mut after) = (Vec::new(), None);
@@ -124,7 +124,7 @@ async fn outputs_are_visible_by_the_pointer_and_not_without_it() -> Result<()> {
     let harness = Harness::open().await?;
     let table = jobs(&harness)?;
     let mut owner = job(&AccountId::generate(), UtcTime::now())?;
-    table.create(&owner).await?;
+    table.create(&owner, Vec::new()).await?;
     for (attempt, id) in [(1, "mp4"), (11, "mp4"), (2, "mp4"), (2, "thumbnail-01")] {
         let item = json!({"job_id": owner.job_id, "item": format!("{}{id}", output_prefix(1, attempt)), "id": id,
             "type": "rendition", "format": "mp4", "quality": null, "width_px": 2, "height_px": 2,

@@ -46,7 +46,14 @@ EXPECTED = {
         "AccountsTable": ["dynamodb:BatchGetItem"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
         "SigningKeySecret": SIGNING_KEY,
-        "SourceBucket/sources/*": ["s3:PutObject"],
+        # Lists nothing (see its right to list in the template).
+        "SourceBucket": ["s3:ListBucket"],
+        "SourceBucket/sources/*": [
+            "s3:AbortMultipartUpload",
+            "s3:GetObject",
+            "s3:ListMultipartUploadParts",
+            "s3:PutObject",
+        ],
         "HighQueue": ["sqs:SendMessage"],
         "LowQueue": ["sqs:SendMessage"],
     },
@@ -58,7 +65,7 @@ EXPECTED = {
         "JobsTable/index/*": ["dynamodb:GetItem", "dynamodb:Query"],
         "SigningKeySecret": SIGNING_KEY,
         "OutputBucket/outputs/*": ["s3:GetObject"],
-        "SourceBucket/sources/*": READ_OBJECT,
+        "SourceBucket/sources/*": [*READ_OBJECT, "s3:ListMultipartUploadParts"],
     },
     "IntakeRole": {
         "IntakeLogGroup": LOG,
@@ -98,7 +105,7 @@ EXPECTED = {
         "JobsTable": ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
         "JobsTable/index/open-updated": ["dynamodb:Query"],
         "SourceBucket": ["s3:ListBucket"],
-        "SourceBucket/sources/*": ["s3:GetObject"],
+        "SourceBucket/sources/*": ["s3:AbortMultipartUpload", "s3:GetObject"],
         "HighQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "LowQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "IntakeFunction": ["lambda:InvokeFunction"],

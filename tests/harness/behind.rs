@@ -85,6 +85,29 @@ impl Harness {
         objects.collect()
     }
 
+    /// How many uploads in parts are under way in the source bucket, below a prefix.
+    pub async fn open_uploads(&self, prefix: &str) -> Result<usize> {
+        let request = self.s3.list_multipart_uploads().bucket(self.name("SOURCE_BUCKET")?);
+        let answer = request.prefix(prefix).send().await?;
+        ensure!(answer.is_truncated != Some(true), "more than a page of uploads");
+        Ok(answer.uploads().len())
+    }
+
+    /// What is stored of the request with a key that created a job.
+    pub async fn request_record(&self, job_id: &str) -> Result<Value> {
+        let mut pages = self
+            .dynamodb
+            .scan()
+            .table_name(self.name("JOBS_TABLE")?)
+            .filter_expression("created_job = :job")
+            .expression_attribute_values(":job", AttributeValue::S(job_id.to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        let found = pages.next().await.context("no request created this job")??;
+        Ok(serde_dynamo::from_item(found)?)
+    }
+
     /// An object's bytes.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Vec<u8>> {
         let answer = self

@@ -176,7 +176,19 @@ impl Sweep {
             return Ok(0);
         };
         let over = now > job.upload_expires_at.plus(self.upload_grace);
-        let expired = over && store::expire(&self.jobs, &job, now).await?;
+        if !over {
+            return Ok(0);
+        }
+        // Before the job expires: afterwards, nobody would look for the upload any more.
+        if let Some(multipart) = &job.multipart
+            && !self.sources.abort(&key, &multipart.upload_id).await?
+            && let Some(upload) = self.sources.find(&key).await?
+        {
+            // It was completed at this very moment.
+            self.sources.announce(&key, &upload, now).await?;
+            return Ok(1);
+        }
+        let expired = store::expire(&self.jobs, &job, now).await?;
         if expired {
             tracing::info!(job_id = %job.job_id, "job expired");
         }

@@ -27,7 +27,7 @@ use crate::{routes::AppState, store};
 const SEND_LIMIT: Duration = Duration::from_secs(4);
 
 /// A job's id from the path. A text that is none names no job either.
-type IdInPath = Result<Path<JobId>, PathRejection>;
+pub(crate) type IdInPath = Result<Path<JobId>, PathRejection>;
 
 fn not_found() -> ApiError {
     ApiError::new(Code::NotFound)
@@ -48,6 +48,12 @@ pub(crate) async fn cancel(
         return Err(ApiError::new(Code::NotCancellable).detail(format!("the job is {}", job.status.as_str())));
     }
     tracing::info!(job_id = %job.job_id, generation = job.generation, "job cancelled");
+    // Nothing depends on it: the bucket drops what is left of an upload by a rule of its own.
+    if let (Some(multipart), None) = (&job.multipart, &job.source)
+        && let Err(error) = state.sources.abort_parts(&job.source_key(), &multipart.upload_id).await
+    {
+        tracing::warn!(%error, code = error.code(), job_id = %job.job_id, "an upload was not aborted");
+    }
     Ok(Json(JobView::new(job, None)))
 }
 

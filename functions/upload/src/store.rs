@@ -1,4 +1,4 @@
-//! The two writes by which an owner changes the course of a job.
+//! The writes by which an owner changes the course of a job.
 
 use aws_sdk_dynamodb::{
     error::BuildError,
@@ -61,6 +61,29 @@ pub(crate) async fn cancel(
     };
     let job: Option<Job> = item.map(dynamo::from_item).transpose()?;
     Ok(job.filter(|job| job.account_id == *account))
+}
+
+/// Cancels a job that waits for its upload, and only that one. Returns the job as it then stands.
+pub(crate) async fn cancel_pending(jobs: &JobsTable, job: &Job, now: UtcTime) -> Result<Option<Job>, AwsError> {
+    let update = jobs
+        .client()
+        .update_item()
+        .table_name(jobs.name())
+        .key("job_id", s(job.job_id.as_str()))
+        .key("item", s(JOB))
+        .update_expression("SET #status = :cancelled, completed_at = :now, updated_at = :now REMOVE open_state")
+        .condition_expression("#status = :pending")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":cancelled", s(Status::Cancelled.as_str()))
+        .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+        .expression_attribute_values(":now", s(now.to_string()))
+        .return_values(ReturnValue::AllNew)
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    let item = match undisturbed("UpdateItem", || update.clone().send()).await? {
+        Write::Done(output) => output.attributes,
+        Write::Refused(old) => old,
+    };
+    item.map(dynamo::from_item).transpose()
 }
 
 /// Begins a job's next generation, and makes its plan task, in one transaction, on condition that status and generation

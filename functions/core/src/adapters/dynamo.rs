@@ -1,11 +1,12 @@
 //! What every table has in common: attribute values, conditions, and reading a refused write back.
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{cell::Cell, collections::HashMap, fmt::Display, time::Duration};
 
 use aws_sdk_dynamodb::{
+    Client,
     error::SdkError,
     operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
-    types::AttributeValue,
+    types::{AttributeValue, TransactWriteItem},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,6 +45,9 @@ pub fn to_item<T: Serialize>(value: &T) -> Result<Item, AwsError> {
 pub fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, AwsError> {
     serde_dynamo::from_item(item).map_err(|error| AwsError::Item(error.into()))
 }
+
+/// What a transaction says of a write whose condition did not hold.
+const REFUSED: &str = "ConditionalCheckFailed";
 
 /// The outcome of a conditional write.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ impl ConditionalError for TransactWriteItemsError {
         let reasons = cancelled.cancellation_reasons.as_mut()?;
         let failed = reasons
             .iter_mut()
-            .find(|reason| reason.code.as_deref() == Some("ConditionalCheckFailed"))?;
+            .find(|reason| reason.code.as_deref() == Some(REFUSED))?;
         Some(failed.item.take())
     }
 }
@@ -118,6 +122,12 @@ const TRIES: u32 = 7;
 /// The longest wait after the first conflict; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 
+/// Whether a write met other transactions at each of its tries.
+#[must_use]
+pub fn is_conflict(error: &AwsError) -> bool {
+    matches!(error, AwsError::Call { aws_code, .. } if CONFLICTS.contains(&aws_code.as_str()))
+}
+
 /// Sends a conditional write until no other transaction is in its way.
 pub async fn undisturbed<T, E, R, F>(operation: &'static str, mut send: impl FnMut() -> F) -> Result<Write<T>, AwsError>
 where
@@ -127,7 +137,7 @@ where
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match outcome(operation, send().await) {
-            Err(AwsError::Call { aws_code, .. }) if CONFLICTS.contains(&aws_code.as_str()) => {
+            Err(error) if is_conflict(&error) => {
                 tokio::time::sleep(spread(wait)).await;
                 wait *= 2;
             }
@@ -135,6 +145,37 @@ where
         }
     }
     outcome(operation, send().await)
+}
+
+/// Writes several items, all or none, and waits for other transactions on them.
+///
+/// An inner error is the first write whose condition did not hold, and the item as it stood, if that write asked for it.
+pub async fn transact(
+    client: &Client,
+    writes: Vec<TransactWriteItem>,
+) -> Result<Result<(), (usize, Option<Item>)>, AwsError> {
+    let refused = Cell::new(0);
+    let request = client.transact_write_items().set_transact_items(Some(writes));
+    let write = undisturbed("TransactWriteItems", || {
+        let sending = request.clone().send();
+        let refused = &refused;
+        async move {
+            let result = sending.await;
+            if let Err(SdkError::ServiceError(service)) = &result
+                && let TransactWriteItemsError::TransactionCanceledException(cancelled) = service.err()
+            {
+                let reasons = cancelled.cancellation_reasons().iter();
+                let before = reasons.take_while(|reason| reason.code.as_deref() != Some(REFUSED));
+                refused.set(before.count());
+            }
+            result
+        }
+    })
+    .await?;
+    Ok(match write {
+        Write::Done(_) => Ok(()),
+        Write::Refused(item) => Err((refused.get(), item)),
+    })
 }
 
 /// Half to all of a wait, by chance, so that those who met do not meet again.

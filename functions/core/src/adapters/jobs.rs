@@ -12,7 +12,10 @@
 //! | `mail#<generation>` | whether the owner was told |
 
 use aws_config::SdkConfig;
-use aws_sdk_dynamodb::{Client, types::ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::{
+    Client,
+    types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
+};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -65,6 +68,15 @@ pub fn output_prefix(generation: u32, attempt: u32) -> String {
 pub struct JobsTable {
     client: Client,
     name: String,
+}
+
+/// A write beside a new job's whose condition did not hold.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which one.
+    pub index_in_beside: usize,
+    /// The item as it stood, if the write asked for it.
+    pub old_item: Option<Item>,
 }
 
 /// A page of jobs, newest first.
@@ -234,18 +246,36 @@ impl JobsTable {
         })
     }
 
-    /// Stores a new job, on condition that its id is new.
-    pub async fn create(&self, job: &Job) -> Result<(), AwsError> {
+    /// Stores a new job, on condition that its id is new, together with the writes of other items that it depends on: all
+    /// or none. Returns which of those was refused, when one was.
+    pub async fn create(&self, job: &Job, beside: Vec<TransactWriteItem>) -> Result<Option<Refused>, AwsError> {
         let mut item = dynamo::to_item(job)?;
         item.insert("item".into(), s(JOB));
         // The sparse index over open jobs has an entry exactly as long as this attribute is there.
         item.insert("open_state".into(), s(job.status.as_str()));
         item.insert("schema_version".into(), n(1));
-        match self.put_new(item).await? {
-            None => Ok(()),
+        let put = Put::builder()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(job_id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(|error| AwsError::Item(error.into()))?;
+        let mut writes = vec![TransactWriteItem::builder().put(put).build()];
+        writes.extend(beside);
+        let Err((index, old_item)) = dynamo::transact(&self.client, writes).await? else {
+            return Ok(None);
+        };
+        match index.checked_sub(1) {
+            Some(index_in_beside) => Ok(Some(Refused {
+                index_in_beside,
+                old_item,
+            })),
             // The id is random: an item that has it is this one, stored by a try whose answer was lost.
-            Some(old) if old.get("account_id") == Some(&s(job.account_id.as_str())) => Ok(()),
-            Some(_) => Err(AwsError::Conflict { operation: "PutItem" }),
+            None if old_item.is_some_and(|old| old.get("account_id") == Some(&s(job.account_id.as_str()))) => Ok(None),
+            None => Err(AwsError::Conflict {
+                operation: "TransactWriteItems",
+            }),
         }
     }
 

@@ -14,6 +14,8 @@ pub mod jobs;
 #[cfg(feature = "dynamodb")]
 pub mod lease;
 #[cfg(feature = "s3")]
+pub mod multipart;
+#[cfg(feature = "s3")]
 pub mod objects;
 #[cfg(feature = "sqs")]
 pub mod queue;

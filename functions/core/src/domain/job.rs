@@ -15,6 +15,7 @@ use super::{
     probe::SourceInfo,
     spec::{Priority, Spec},
     time::UtcTime,
+    upload::{Multipart, Parts},
     words::words,
 };
 
@@ -178,8 +179,17 @@ pub struct Job {
     pub completed_at: Option<UtcTime>,
     /// The last change.
     pub updated_at: UtcTime,
-    /// Until when the upload may begin.
+    /// Until when the upload may begin; one in parts must be complete by then.
     pub upload_expires_at: UtcTime,
+    /// The upload in parts, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipart: Option<Multipart>,
+    /// What the source's SHA-256 must be, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Whether S3 has compared it. If not, the worker does.
+    #[serde(default)]
+    pub sha256_checked: bool,
 }
 
 impl Job {
@@ -220,6 +230,9 @@ impl Job {
             completed_at: None,
             updated_at: now,
             upload_expires_at: now.plus(upload_window),
+            multipart: None,
+            sha256: new.sha256,
+            sha256_checked: false,
         }
     }
 
@@ -230,6 +243,15 @@ impl Job {
             account: self.account_id.clone(),
             job: self.job_id.clone(),
         }
+    }
+
+    /// How the source is cut, when it is sent in parts.
+    #[must_use]
+    pub fn parts(&self) -> Option<Parts> {
+        self.multipart.as_ref().map(|multipart| Parts {
+            size_bytes: self.size_bytes,
+            part_size_bytes: multipart.part_size_bytes,
+        })
     }
 
     /// The name to show for it.

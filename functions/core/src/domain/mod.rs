@@ -21,4 +21,5 @@ pub mod spec;
 pub mod task;
 pub mod time;
 pub mod timeline;
+pub mod upload;
 mod words;

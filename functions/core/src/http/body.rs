@@ -24,6 +24,28 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        parse(&read(request).await?).map(Self)
+    }
+}
+
+/// A JSON body of type `T`, and its text as it came.
+#[derive(Debug)]
+pub struct JsonText<T>(pub T, pub Bytes);
+
+impl<T, S> FromRequest<S> for JsonText<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let text = read(request).await?;
+        Ok(Self(parse(&text)?, text))
+    }
+}
+
+async fn read(request: Request) -> Result<Bytes, ApiError> {
         let declared = request
             .headers()
             .get(CONTENT_TYPE)
@@ -32,11 +54,9 @@ where
         if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
             return Err(ApiError::new(Code::UnsupportedMediaType));
         }
-        let bytes = body::to_bytes(request.into_body(), MAX_BODY_BYTES)
+        body::to_bytes(request.into_body(), MAX_BODY_BYTES)
             .await
-            .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))?;
-        parse(&bytes).map(Self)
-    }
+            .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {

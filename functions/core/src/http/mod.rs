@@ -9,5 +9,5 @@ pub mod router;
 pub mod view;
 
 pub use auth::{Authenticator, Caller};
-pub use body::JsonBody;
+pub use body::{JsonBody, JsonText};
 pub use error::{ApiError, Code};

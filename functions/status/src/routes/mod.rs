@@ -3,6 +3,7 @@
 mod hls;
 mod jobs;
 mod outputs;
+mod parts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ pub(crate) fn routes(state: AppState) -> Router {
         .route("/jobs/{id}/thumbnail", get(outputs::thumbnail))
         .route("/jobs/{id}/download", get(outputs::download))
         .route("/jobs/{id}/hls/{file}", get(hls::hls))
+        .route("/jobs/{id}/upload/parts", get(parts::parts))
         .route("/jobs/{id}/source", get(outputs::source))
         .with_state(state)
 }
