@@ -59,7 +59,10 @@ async fn a_job_is_stored_once_and_reads_back_whole() -> Result<()> {
         account_id: AccountId::generate(),
         ..first.clone()
     };
-    assert!(matches!(table.create(&stranger, Vec::new()).await, Err(AwsError::Conflict { .. })));
+    assert!(matches!(
+        table.create(&stranger, Vec::new()).await,
+        Err(AwsError::Conflict { .. })
+    ));
     assert_eq!(table.job(&first.job_id).await?, Some(first));
     assert_eq!(table.job(&JobId::generate()).await?, None);
     Ok(())

@@ -74,7 +74,11 @@ async fn of_twenty_at_once_one_creates() -> Result<()> {
         assert_eq!(ids.len(), 1, "{key}: {ids:?}");
         let prefix = format!("sources/{}/", account.id);
         let open = if upload == "put" { 0 } else { 1 };
-        assert_eq!(harness.open_uploads(&prefix).await?, open, "those that came later ended theirs");
+        assert_eq!(
+            harness.open_uploads(&prefix).await?,
+            open,
+            "those that came later ended theirs"
+        );
     }
     assert_eq!(jobs(&account).await?, 2);
     Ok(())

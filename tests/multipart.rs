@@ -1,8 +1,8 @@
 //! Uploads in parts: signed in batches, listed, completed, aborted; resumed by who has nothing but the job's id.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Account, Answer, Clip, Harness, JOB_LIMIT, Studio};
 use e2e::account::sha256;
+use e2e::{Account, Answer, Clip, Harness, JOB_LIMIT, Studio};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -61,7 +61,9 @@ async fn send_parts(account: &Account<'_>, id: &str, numbers: &[usize], all: &[u
 }
 
 async fn complete(account: &Account<'_>, id: &str, body: &Value, expected: u16) -> Result<Answer> {
-    account.post(&format!("/jobs/{id}/upload/complete"), body, expected).await
+    account
+        .post(&format!("/jobs/{id}/upload/complete"), body, expected)
+        .await
 }
 
 async fn delete(account: &Account<'_>, path: &str, expected: u16) -> Result<Answer> {
@@ -87,7 +89,10 @@ async fn a_source_in_parts_is_processed_also_by_who_lost_everything_but_the_id()
     // The page was closed. What is needed to go on is on the job.
     let job = account.get(&format!("/jobs/{id}"), 200).await?;
     assert_eq!(job.value("/upload/part_size_bytes")?, json!(5 * MIB));
-    assert!(job.value("/upload")?.get("parts").is_none(), "URLs are signed on demand");
+    assert!(
+        job.value("/upload")?.get("parts").is_none(),
+        "URLs are signed on demand"
+    );
     let listed = account.get(&format!("/jobs/{id}/upload/parts"), 200).await?;
     assert_eq!(listed.value("/upload_id")?, created.value("/upload/upload_id")?);
     assert_eq!(listed.value("/parts/0/part_number")?, json!(2));
@@ -103,7 +108,9 @@ async fn a_source_in_parts_is_processed_also_by_who_lost_everything_but_the_id()
 
     // Twice is fine, also when the job is over; and there is one object, of the right bytes.
     complete(&account, &id, &json!({}), 200).await?;
-    let objects = harness.objects("SOURCE_BUCKET", &format!("sources/{}/{id}/", account.id)).await?;
+    let objects = harness
+        .objects("SOURCE_BUCKET", &format!("sources/{}/{id}/", account.id))
+        .await?;
     assert_eq!(objects.len(), 1);
     assert!(harness.object("SOURCE_BUCKET", &objects[0].key).await? == source);
     account
@@ -150,10 +157,7 @@ async fn u05_what_is_no_part_of_the_upload_is_refused() -> Result<()> {
 
     // Two at once, then once more: one object, one event, one run.
     let body = json!({ "parts": sent });
-    let (one, two) = tokio::join!(
-        complete(&account, &id, &body, 200),
-        complete(&account, &id, &body, 200)
-    );
+    let (one, two) = tokio::join!(complete(&account, &id, &body, 200), complete(&account, &id, &body, 200));
     ensure!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
     assert_eq!(account.ended(&id, JOB_LIMIT).await?.status, "COMPLETED");
     complete(&account, &id, &body, 200).await?;
@@ -183,7 +187,11 @@ async fn an_aborted_upload_ends_its_job() -> Result<()> {
         complete(&account, &id, &body, 409).await?.problem("upload_over")?;
         let more = account.post(&format!("/jobs/{id}/upload/parts"), &json!({"part_numbers": [1]}), 409);
         more.await?.problem("upload_over")?;
-        assert_eq!(harness.open_uploads(&format!("sources/{}/{id}/", account.id)).await?, 0, "{by}");
+        assert_eq!(
+            harness.open_uploads(&format!("sources/{}/{id}/", account.id)).await?,
+            0,
+            "{by}"
+        );
     }
     Ok(())
 }
@@ -247,7 +255,9 @@ async fn another_hash_than_declared_is_another_file() -> Result<()> {
     let source = padded(&studio, 6 * MIB).await?;
     let other = sha256(b"another file");
     // In parts: S3 cannot tell, so the worker does.
-    let id = begin(&account, source.len(), json!({ "sha256": other })).await?.text("/id")?;
+    let id = begin(&account, source.len(), json!({ "sha256": other }))
+        .await?
+        .text("/id")?;
     send_parts(&account, &id, &[1, 2], &source).await?;
     complete(&account, &id, &json!({}), 200).await?;
     let job = account.ended(&id, JOB_LIMIT).await?;

@@ -75,11 +75,23 @@ async fn u01_a_form_takes_one_file_of_one_length_and_type() -> Result<()> {
         ),
         (
             "another type",
-            post_form(&account, &form, |fields| fields["Content-Type"] = json!("text/html"), &source).await?,
+            post_form(
+                &account,
+                &form,
+                |fields| fields["Content-Type"] = json!("text/html"),
+                &source,
+            )
+            .await?,
         ),
         (
             "another signature",
-            post_form(&account, &form, |fields| fields["x-amz-signature"] = json!("0".repeat(64)), &source).await?,
+            post_form(
+                &account,
+                &form,
+                |fields| fields["x-amz-signature"] = json!("0".repeat(64)),
+                &source,
+            )
+            .await?,
         ),
     ] {
         assert!(matches!(answer.status.as_u16(), 400 | 403), "{what}: {}", answer.status);
@@ -91,7 +103,10 @@ async fn u01_a_form_takes_one_file_of_one_length_and_type() -> Result<()> {
     assert!(answer.status.is_success(), "{}", String::from_utf8_lossy(&answer.body));
     assert_eq!(account.ended(&id, JOB_LIMIT).await?.status, "COMPLETED");
     let object = &harness.objects("SOURCE_BUCKET", &prefix).await?[0];
-    assert_eq!(sha256(&harness.object("SOURCE_BUCKET", &object.key).await?), sha256(&source));
+    assert_eq!(
+        sha256(&harness.object("SOURCE_BUCKET", &object.key).await?),
+        sha256(&source)
+    );
     Ok(())
 }
 
@@ -123,7 +138,9 @@ async fn parts_go_the_way_that_uppy_knows() -> Result<()> {
     assert_eq!(created.text("/bucket")?, harness.name("SOURCE_BUCKET")?);
     let path = format!("/s3/multipart/{}", created.text("/uploadId")?);
 
-    let batch = account.get(&format!("{path}/batch?key={key}&partNumbers=1,2"), 200).await?;
+    let batch = account
+        .get(&format!("{path}/batch?key={key}&partNumbers=1,2"), 200)
+        .await?;
     let second = account.get(&format!("{path}/2?key={key}"), 200).await?;
     assert!(second.value("/expires")?.as_f64() > Some(0.0));
     for (url, bytes) in [
@@ -143,7 +160,11 @@ async fn parts_go_the_way_that_uppy_knows() -> Result<()> {
     assert_eq!(account.ended(&id, JOB_LIMIT).await?.status, "COMPLETED");
 
     let created = account.post("/s3/multipart", &body, 200).await?;
-    let path = format!("/s3/multipart/{}?key={}", created.text("/uploadId")?, created.text("/key")?);
+    let path = format!(
+        "/s3/multipart/{}?key={}",
+        created.text("/uploadId")?,
+        created.text("/key")?
+    );
     let request = harness.request(Method::DELETE, &harness.url(&path)?);
     let answer = harness.send(request.bearer_auth(&account.token), 200).await?;
     assert_eq!(answer.value("")?, json!({}));

@@ -65,11 +65,7 @@ pub(crate) async fn complete(
     Ok(Json(JobView::new(job, None)))
 }
 
-pub(crate) async fn abort(
-    State(state): State<AppState>,
-    caller: Caller,
-    id: IdInPath,
-) -> Result<StatusCode, ApiError> {
+pub(crate) async fn abort(State(state): State<AppState>, caller: Caller, id: IdInPath) -> Result<StatusCode, ApiError> {
     let job = state.own(&caller, id).await?;
     state.abort_upload(&job).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -168,7 +164,9 @@ impl AppState {
         if job.status != Status::Cancelled {
             return Err(upload_over(&job));
         }
-        self.sources.abort_parts(&job.source_key(), &multipart.upload_id).await?;
+        self.sources
+            .abort_parts(&job.source_key(), &multipart.upload_id)
+            .await?;
         tracing::info!(job_id = %job.job_id, "upload aborted");
         Ok(())
     }

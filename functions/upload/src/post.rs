@@ -105,7 +105,11 @@ fn policy(bucket: &str, fields: &BTreeMap<&'static str, String>, size_bytes: u64
         json!({"bucket": bucket}),
         json!(["content-length-range", size_bytes, size_bytes]),
     ];
-    conditions.extend(fields.iter().map(|(name, value)| json!(["eq", format!("${name}"), value])));
+    conditions.extend(
+        fields
+            .iter()
+            .map(|(name, value)| json!(["eq", format!("${name}"), value])),
+    );
     BASE64_STANDARD.encode(json!({"expiration": expiration, "conditions": conditions}).to_string())
 }
 

@@ -85,7 +85,9 @@ impl AppState {
                 upload_id: multipart.upload_id.clone(),
                 part_size_bytes: parts.part_size_bytes,
                 part_count: parts.count(),
-                parts: self.sign(job, &multipart.upload_id, parts, &first, lifetime, now).await?,
+                parts: self
+                    .sign(job, &multipart.upload_id, parts, &first, lifetime, now)
+                    .await?,
                 expires_at: job.upload_expires_at,
             })));
         }

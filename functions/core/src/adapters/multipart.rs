@@ -96,16 +96,16 @@ impl Bucket {
                 Err(error) if error.code() == Some(NO_SUCH_UPLOAD) => return Ok(None),
                 Err(error) => return Err(call_error("ListParts", &error)),
             };
-            marker = page
-                .next_part_number_marker
-                .filter(|_| page.is_truncated == Some(true));
-            parts.extend(page.parts.unwrap_or_default().into_iter().map(|part| StoredPart {
-                part_number: part
-                    .part_number
-                    .and_then(|number| u32::try_from(number).ok())
-                    .unwrap_or(0),
-                etag: part.e_tag.unwrap_or_default(),
-                size_bytes: part.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+            marker = page.next_part_number_marker.filter(|_| page.is_truncated == Some(true));
+            parts.extend(page.parts.unwrap_or_default().into_iter().map(|part| {
+                StoredPart {
+                    part_number: part
+                        .part_number
+                        .and_then(|number| u32::try_from(number).ok())
+                        .unwrap_or(0),
+                    etag: part.e_tag.unwrap_or_default(),
+                    size_bytes: part.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                }
             }));
             if marker.is_none() {
                 return Ok(Some(parts));
@@ -127,7 +127,9 @@ impl Bucket {
                 .e_tag(&part.etag)
                 .build()
         });
-        let list = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let list = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts.collect()))
+            .build();
         let timeouts = TimeoutConfig::builder()
             .read_timeout(COMPLETE_LIMIT)
             .operation_attempt_timeout(COMPLETE_LIMIT)

@@ -63,7 +63,9 @@ impl Bucket {
         sha256: Option<&str>,
         lifetime: Duration,
     ) -> Result<SignedRequest, AwsError> {
-        let sha256 = sha256.and_then(|text| hex::decode(text).ok()).map(|bytes| BASE64_STANDARD.encode(bytes));
+        let sha256 = sha256
+            .and_then(|text| hex::decode(text).ok())
+            .map(|bytes| BASE64_STANDARD.encode(bytes));
         let request = self
             .client
             .put_object()

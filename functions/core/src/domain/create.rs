@@ -302,12 +302,7 @@ impl Errors {
         parsed
     }
 
-    fn upload(
-        &mut self,
-        method: Option<&str>,
-        size_bytes: u64,
-        part_size_bytes: Option<u64>,
-    ) -> Option<UploadMethod> {
+    fn upload(&mut self, method: Option<&str>, size_bytes: u64, part_size_bytes: Option<u64>) -> Option<UploadMethod> {
         let method = self.word("/upload", method, UploadMethod::parse, UploadMethod::expected);
         if method == Some(UploadMethod::Put) && size_bytes > MAX_PART_BYTES {
             self.push("/upload", format!("must be multipart above {MAX_PART_BYTES} bytes"));

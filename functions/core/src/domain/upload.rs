@@ -186,7 +186,11 @@ fn mismatches(count: u32, stored: &[StoredPart], named: &[NamedPart]) -> Result<
             wrong("etag", "is not the tag of the part that was sent");
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(PartsError::Mismatch(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(PartsError::Mismatch(errors))
+    }
 }
 
 #[cfg(test)]
@@ -231,10 +235,7 @@ mod tests {
         assert_eq!(code(&all[..2], None), Some("upload_incomplete"));
         assert_eq!(code(&all[..2], Some(&[1, 2, 3])), Some("upload_incomplete"));
         assert_eq!(code(&[5 * MIB, 4 * MIB, 3 * MIB], None), Some("upload_incomplete"));
-        assert_eq!(
-            code(&[5 * MIB, 5 * MIB, 2 * MIB, 1], None),
-            Some("upload_incomplete")
-        );
+        assert_eq!(code(&[5 * MIB, 5 * MIB, 2 * MIB, 1], None), Some("upload_incomplete"));
         for bad in [&[2, 1, 3][..], &[1, 1, 2], &[1, 3], &[0], &[1, 2, 3, 4], &[10_001]] {
             assert_eq!(code(&all, Some(bad)), Some("parts_mismatch"), "{bad:?}");
         }

@@ -46,17 +46,17 @@ where
 }
 
 async fn read(request: Request) -> Result<Bytes, ApiError> {
-        let declared = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .map(|value| value.to_str().unwrap_or_default());
-        let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
-            return Err(ApiError::new(Code::UnsupportedMediaType));
-        }
-        body::to_bytes(request.into_body(), MAX_BODY_BYTES)
-            .await
-            .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))
+    let declared = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or_default());
+    let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
+        return Err(ApiError::new(Code::UnsupportedMediaType));
+    }
+    body::to_bytes(request.into_body(), MAX_BODY_BYTES)
+        .await
+        .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
