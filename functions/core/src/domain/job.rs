@@ -179,6 +179,12 @@ pub struct Job {
     pub completed_at: Option<UtcTime>,
     /// The last change.
     pub updated_at: UtcTime,
+    /// When it was deleted. From then on it exists for the sweep only, which removes what it consists of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<UtcTime>,
+    /// When its objects were removed for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_removed_at: Option<UtcTime>,
     /// Until when the upload may begin; one in parts must be complete by then.
     pub upload_expires_at: UtcTime,
     /// The upload in parts, when it is one.
@@ -229,6 +235,8 @@ impl Job {
             started_at: None,
             completed_at: None,
             updated_at: now,
+            deleted_at: None,
+            objects_removed_at: None,
             upload_expires_at: now.plus(upload_window),
             multipart: None,
             sha256: new.sha256,

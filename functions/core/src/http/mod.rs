@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod body;
 pub mod error;
+pub mod etag;
 pub mod router;
 pub mod view;
 

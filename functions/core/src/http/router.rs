@@ -9,7 +9,7 @@ use axum::{
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+            CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
             X_CONTENT_TYPE_OPTIONS,
         },
     },
@@ -90,7 +90,13 @@ fn decorate(mut response: Response, request_id: &str) -> Response {
         "max-age=31536000; includeSubDomains",
     );
     set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut response, CACHE_CONTROL, "no-store");
+    // What has a tag may be kept, and asked for again; all else is secret or changes at once.
+    let cache = if response.headers().contains_key(ETAG) {
+        "private, no-cache"
+    } else {
+        "no-store"
+    };
+    set(&mut response, CACHE_CONTROL, cache);
     response
 }
 
