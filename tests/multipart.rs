@@ -1,7 +1,10 @@
 //! Uploads in parts: signed in batches, listed, completed, aborted; resumed by who has nothing but the job's id.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use e2e::account::sha256;
+use e2e::worker::Mark;
 use e2e::{Account, Answer, Clip, Harness, JOB_LIMIT, Studio};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -63,14 +66,6 @@ async fn send_parts(account: &Account<'_>, id: &str, numbers: &[usize], all: &[u
 async fn complete(account: &Account<'_>, id: &str, body: &Value, expected: u16) -> Result<Answer> {
     account
         .post(&format!("/jobs/{id}/upload/complete"), body, expected)
-        .await
-}
-
-async fn delete(account: &Account<'_>, path: &str, expected: u16) -> Result<Answer> {
-    let request = account.harness.request(Method::DELETE, &account.harness.url(path)?);
-    account
-        .harness
-        .send(request.bearer_auth(&account.token), expected)
         .await
 }
 
@@ -161,7 +156,8 @@ async fn u05_what_is_no_part_of_the_upload_is_refused() -> Result<()> {
     ensure!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
     assert_eq!(account.ended(&id, JOB_LIMIT).await?.status, "COMPLETED");
     complete(&account, &id, &body, 200).await?;
-    delete(&account, &format!("/jobs/{id}/upload"), 409)
+    account
+        .delete(&format!("/jobs/{id}/upload"), 409)
         .await?
         .problem("upload_over")?;
     Ok(())
@@ -177,16 +173,18 @@ async fn an_aborted_upload_ends_its_job() -> Result<()> {
         let id = created.text("/id")?;
         let sent = send_parts(&account, &id, &[1, 2], &source).await?;
         if by == "DELETE" {
-            delete(&account, &format!("/jobs/{id}/upload"), 204).await?;
-            delete(&account, &format!("/jobs/{id}/upload"), 204).await?;
+            account.delete(&format!("/jobs/{id}/upload"), 204).await?;
+            account.delete(&format!("/jobs/{id}/upload"), 204).await?;
         } else {
             account.post(&format!("/jobs/{id}/cancel"), &json!({}), 200).await?;
         }
         assert_eq!(account.job(&id).await?.status, "CANCELLED");
         let body = json!({ "parts": sent });
         complete(&account, &id, &body, 409).await?.problem("upload_over")?;
-        let more = account.post(&format!("/jobs/{id}/upload/parts"), &json!({"part_numbers": [1]}), 409);
-        more.await?.problem("upload_over")?;
+        let more = account
+            .post(&format!("/jobs/{id}/upload/parts"), &json!({"part_numbers": [1]}), 409)
+            .await?;
+        more.problem("upload_over")?;
         assert_eq!(
             harness.open_uploads(&format!("sources/{}/{id}/", account.id)).await?,
             0,
@@ -200,26 +198,39 @@ async fn an_aborted_upload_ends_its_job() -> Result<()> {
 async fn u06_what_is_never_finished_expires_and_is_dropped() -> Result<()> {
     let harness = Harness::open().await?;
     let account = harness.account().await?;
-    let created = begin(&account, 6 * MIB, json!({})).await?;
-    let id = created.text("/id")?;
-    let prefix = format!("sources/{}/{id}/", account.id);
-    send(&account, &created.text("/upload/parts/0/url")?, &vec![7; 5 * MIB]).await?;
-    assert_eq!(harness.open_uploads(&prefix).await?, 1);
-    // A month ago.
-    let mut item = harness.item(&id, "job").await?;
-    for field in ["created_at", "updated_at", "upload_expires_at"] {
-        item[field] = json!("2026-01-01T00:00:00.000Z");
+    // The sweep asks for each such job once in five minutes. Of five that have their turns in different ones, one has
+    // it now.
+    let turn = |id: &str| id.bytes().map(u32::from).sum::<u32>() % 5;
+    let mut jobs = BTreeMap::new();
+    while jobs.len() < 5 {
+        let created = begin(&account, 6 * MIB, json!({})).await?;
+        let id = created.text("/id")?;
+        jobs.insert(turn(&id), (id, created.text("/upload/parts/0/url")?));
     }
-    harness.store_item(&item).await?;
-    let late = account.post(&format!("/jobs/{id}/upload/parts"), &json!({"part_numbers": [2]}), 409);
-    late.await?.problem("upload_over")?;
-    e2e::eventually("the end of the upload", e2e::JOB_LIMIT, async || {
-        harness.sweep().await?;
-        Ok((account.job(&id).await?.status == "EXPIRED").then_some(()))
-    })
-    .await?;
-    assert_eq!(harness.open_uploads(&prefix).await?, 0);
-    complete(&account, &id, &json!({}), 409).await?.problem("upload_over")?;
+    let prefix = |id: &str| format!("sources/{}/{id}/", account.id);
+    for (id, url) in jobs.values() {
+        send(&account, url, &vec![7; 5 * MIB]).await?;
+        assert_eq!(harness.open_uploads(&prefix(id)).await?, 1);
+        // Begun a long time ago.
+        let mut item = harness.item(id, "job").await?;
+        for field in ["created_at", "updated_at", "upload_expires_at"] {
+            item[field] = json!("2026-01-01T00:00:00.000Z");
+        }
+        harness.store_item(&item).await?;
+        let path = format!("/jobs/{id}/upload/parts");
+        let late = account.post(&path, &json!({"part_numbers": [2]}), 409).await?;
+        late.problem("upload_over")?;
+    }
+    harness.sweep().await?;
+    let mut expired = 0;
+    for (id, _) in jobs.values() {
+        if account.job(id).await?.status == "EXPIRED" {
+            expired += 1;
+            assert_eq!(harness.open_uploads(&prefix(id)).await?, 0);
+        }
+        complete(&account, id, &json!({}), 409).await?.problem("upload_over")?;
+    }
+    assert!(expired > 0, "none had its turn");
     Ok(())
 }
 
@@ -233,13 +244,13 @@ async fn u07_nobody_touches_the_upload_of_another_account() -> Result<()> {
     stranger.get(&parts, 404).await?.problem("not_found")?;
     stranger.post(&parts, &json!({"part_numbers": [1]}), 404).await?;
     complete(&stranger, &id, &json!({}), 404).await?;
-    delete(&stranger, &format!("/jobs/{id}/upload"), 404).await?;
+    stranger.delete(&format!("/jobs/{id}/upload"), 404).await?;
     let upload_id = created.text("/upload/upload_id")?;
     let key = format!("sources/{}/{id}/source", owner.id);
     let s3 = format!("/s3/multipart/{upload_id}");
     stranger.get(&format!("{s3}?key={key}"), 404).await?;
     stranger.get(&format!("{s3}/1?key={key}"), 404).await?;
-    delete(&stranger, &format!("{s3}?key={key}"), 404).await?;
+    stranger.delete(&format!("{s3}?key={key}"), 404).await?;
     // Nor does an own key with another upload's name, or the other way round.
     let own = begin(&stranger, 6 * MIB, json!({})).await?;
     let own_key = format!("sources/{}/{}/source", stranger.id, own.text("/id")?);
@@ -310,5 +321,39 @@ async fn the_size_decides_how_a_source_is_sent_unless_its_creator_does() -> Resu
         let answer = account.post("/jobs", &body, 422).await?;
         assert_eq!(answer.pointers()?, [format!("/{field}")]);
     }
+    Ok(())
+}
+
+/// Slow: a gigabyte goes through everybody's hands.
+#[tokio::test]
+async fn slow_a_gigabyte_goes_through_and_the_worker_does_not_grow_with_it() -> Result<()> {
+    let harness = Harness::open().await?;
+    let (account, studio) = (harness.account().await?, Studio::open(&harness)?);
+    let (source, mark) = Mark::put(padded(&studio, 1_000_000_000).await?)?;
+    let declared = sha256(&source);
+    let body = json!({"filename": "clip.mp4", "size_bytes": source.len(), "sha256": declared});
+    let created = account.post("/jobs", &body, 201).await?;
+    let id = created.text("/id")?;
+    let part_size = usize::try_from(created.value("/upload/part_size_bytes")?.as_u64().context("no size")?)?;
+    let numbers: Vec<usize> = (1..=source.len().div_ceil(part_size)).collect();
+    assert_eq!(created.value("/upload/part_count")?, json!(numbers.len()));
+    for batch in numbers.chunks(100) {
+        let path = format!("/jobs/{id}/upload/parts");
+        let signed = account.post(&path, &json!({ "part_numbers": batch }), 200).await?;
+        for (index, number) in batch.iter().enumerate() {
+            let range = (number - 1) * part_size..source.len().min(number * part_size);
+            send(&account, &signed.text(&format!("/parts/{index}/url"))?, &source[range]).await?;
+        }
+    }
+    drop(source);
+    complete(&account, &id, &json!({}), 200).await?;
+    let marks = [mark];
+    let tool = harness.tool_reading(&marks, JOB_LIMIT, |_| true).await?;
+    let job = account.ended(&id, JOB_LIMIT).await?;
+    assert_eq!(job.status, "COMPLETED", "{:?}", job.error);
+    let peak_bytes = tool.function_peak_bytes()?;
+    println!("the worker had {} MB at most", peak_bytes / 1_000_000);
+    // It had the whole source in its hands, for the hash.
+    assert!(peak_bytes < 400_000_000, "{peak_bytes} bytes");
     Ok(())
 }

@@ -16,6 +16,7 @@ from expand import TEMPLATE, Stack, as_list, expand
 LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 TRACE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 READ_OBJECT = ["s3:GetObject", "s3:GetObjectVersion"]
+DELETE_OBJECT = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
 MAKE_OBJECT = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
 TASKS = [
     "sqs:ChangeMessageVisibility",
@@ -98,14 +99,23 @@ EXPECTED = {
         f"identity/${{Domain}} {SENDER}": ["ses:SendEmail"],
         "NotifyDeadLetterQueue": ["sqs:SendMessage"],
     },
-    # Makes no item, lists nothing (see its right to list in the template), and calls one function.
+    # Makes no item and calls one function. The only one that may delete.
     "SweepRole": {
         "SweepLogGroup": LOG,
         "*": TRACE,
-        "JobsTable": ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+        "JobsTable": [
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:DeleteItem",
+            "dynamodb:GetItem",
+            "dynamodb:Query",
+            "dynamodb:UpdateItem",
+        ],
         "JobsTable/index/open-updated": ["dynamodb:Query"],
-        "SourceBucket": ["s3:ListBucket"],
-        "SourceBucket/sources/*": ["s3:AbortMultipartUpload", "s3:GetObject"],
+        "SourceBucket": ["s3:ListBucket", "s3:ListBucketVersions"],
+        "SourceBucket/sources/*": ["s3:AbortMultipartUpload", *DELETE_OBJECT, "s3:GetObject"],
+        "OutputBucket": ["s3:ListBucketVersions"],
+        "OutputBucket/outputs/*": DELETE_OBJECT,
+        "OutputBucket/work/*": DELETE_OBJECT,
         "HighQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "LowQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "IntakeFunction": ["lambda:InvokeFunction"],

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::QueueAttributeName;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder};
@@ -83,6 +84,20 @@ impl Harness {
             })
         });
         objects.collect()
+    }
+
+    /// How many versions and delete markers a bucket has below a prefix.
+    pub async fn versions(&self, bucket: &str, prefix: &str) -> Result<usize> {
+        let request = self.s3.list_object_versions().bucket(self.name(bucket)?);
+        let answer = request.prefix(prefix).send().await?;
+        Ok(answer.versions().len() + answer.delete_markers().len())
+    }
+
+    /// Stores an object behind the back of everybody.
+    pub async fn store_object(&self, bucket: &str, key: &str, bytes: &'static [u8]) -> Result<()> {
+        let request = self.s3.put_object().bucket(self.name(bucket)?).key(key);
+        request.body(ByteStream::from_static(bytes)).send().await?;
+        Ok(())
     }
 
     /// How many uploads in parts are under way in the source bucket, below a prefix.

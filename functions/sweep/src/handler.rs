@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_config::SdkConfig;
 use futures_util::{StreamExt, stream};
 use reelay_core::{
-    adapters::{AwsError, dynamo::Item, jobs::JobsTable, queue::TaskQueues, tasks},
+    adapters::{AwsError, deletion::DELETED, dynamo::Item, jobs::JobsTable, queue::TaskQueues, tasks},
+    config::Env,
     domain::{
         failure::{Failure, FailureCode, Stage},
         job::{Job, MAX_ATTEMPTS, Status},
@@ -23,6 +25,7 @@ use reelay_core::{
 
 use crate::{
     decide::{self, RESEND_AFTER, RESEND_WHEN_IDLE_AFTER, Repair},
+    removal::Storage,
     sources::Sources,
     store::{self, OpenJob, Page},
 };
@@ -42,6 +45,7 @@ pub(crate) struct Sweep {
     pub(crate) jobs: JobsTable,
     pub(crate) queues: TaskQueues,
     pub(crate) sources: Sources,
+    pub(crate) storage: Storage,
     /// How long after its window an upload may still arrive.
     pub(crate) upload_grace: Duration,
 }
@@ -76,6 +80,21 @@ fn count(cell: &Cell<u32>, more: u32) {
 }
 
 impl Sweep {
+    /// Reads the configuration.
+    pub(crate) fn read(env: &mut Env, sdk: &SdkConfig) -> Option<Self> {
+        let jobs = env.required("JOBS_TABLE");
+        let (sources, outputs) = (env.required::<String>("SOURCE_BUCKET"), env.required("OUTPUT_BUCKET"));
+        let (high, low) = (env.required("HIGH_QUEUE_URL"), env.required("LOW_QUEUE_URL"));
+        let (intake, grace) = (env.required("INTAKE_FUNCTION"), env.required("UPLOAD_GRACE_SECONDS"));
+        Some(Self {
+            jobs: JobsTable::new(sdk, jobs?),
+            queues: TaskQueues::new(sdk, high?, low?),
+            storage: Storage::new(sdk, sources.clone()?, outputs?),
+            sources: Sources::new(sdk, sources?, intake?),
+            upload_grace: Duration::from_secs(grace?),
+        })
+    }
+
     /// Does one run.
     ///
     /// # Errors
@@ -103,9 +122,11 @@ impl Sweep {
         };
         // What somebody waits for comes first, and what costs most to ask for last.
         for (status, quiet) in [
-            (Status::InProgress, Duration::ZERO),
-            (Status::Queued, queued_for),
-            (Status::Pending, EVENT_AFTER),
+            (Some(Status::InProgress), Duration::ZERO),
+            (Some(Status::Queued), queued_for),
+            (Some(Status::Pending), EVENT_AFTER),
+            // Deleted ones.
+            (None, Duration::ZERO),
         ] {
             let mut start = None;
             while Instant::now() < last_begin {
@@ -124,10 +145,11 @@ impl Sweep {
         Ok(())
     }
 
-    async fn page(&self, status: Status, quiet: Duration, start: Option<Item>) -> Result<Page, AwsError> {
+    async fn page(&self, status: Option<Status>, quiet: Duration, start: Option<Item>) -> Result<Page, AwsError> {
         let quiet_ms = i64::try_from(quiet.as_millis()).unwrap_or(i64::MAX);
         let before = UtcTime::from_epoch_ms(UtcTime::now().epoch_ms() - quiet_ms);
-        store::open_jobs(&self.jobs, status, before, start).await
+        let state = status.map_or(DELETED, Status::as_str);
+        store::open_jobs(&self.jobs, state, before, start).await
     }
 
     /// What cannot be asked counts as busy: then messages are taken for lost later, and that is all.
@@ -138,14 +160,15 @@ impl Sweep {
         })
     }
 
-    async fn one(&self, status: Status, open: &OpenJob, idle: Idle, last_begin: Instant, tally: &Tally) {
+    async fn one(&self, status: Option<Status>, open: &OpenJob, idle: Idle, last_begin: Instant, tally: &Tally) {
         let now = UtcTime::now();
         if Instant::now() >= last_begin {
             return count(&tally.left, 1);
         }
         let result = match status {
-            Status::Pending => self.awaited(open, now).await,
-            _ => self.tasks(open, idle, now).await,
+            None => self.remove(open, now).await,
+            Some(Status::Pending) => self.awaited(open, now).await,
+            Some(_) => self.tasks(open, idle, now).await,
         };
         count(&tally.seen, 1);
         match result {

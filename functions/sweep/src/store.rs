@@ -52,7 +52,7 @@ pub(crate) struct Page {
 /// The index lags behind the table a little: whoever acts on an entry reads the job itself, or writes on condition.
 pub(crate) async fn open_jobs(
     jobs: &JobsTable,
-    status: Status,
+    state: &str,
     before: UtcTime,
     start: Option<Item>,
 ) -> Result<Page, AwsError> {
@@ -62,7 +62,7 @@ pub(crate) async fn open_jobs(
         .table_name(jobs.name())
         .index_name(OPEN_BY_UPDATE)
         .key_condition_expression("open_state = :state AND updated_at < :before")
-        .expression_attribute_values(":state", s(status.as_str()))
+        .expression_attribute_values(":state", s(state))
         .expression_attribute_values(":before", s(before.to_string()))
         .limit(PAGE)
         .set_exclusive_start_key(start)

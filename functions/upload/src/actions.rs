@@ -1,4 +1,4 @@
-//! What an owner can do about a job: stop it, or have it run again.
+//! What an owner can do about a job: stop it, have it run again, delete it.
 //!
 //! Neither takes a body; one that is sent is ignored. What is somebody else's does not exist.
 
@@ -10,6 +10,7 @@ use axum::{
     http::StatusCode,
 };
 use reelay_core::{
+    adapters::deletion,
     domain::{
         id::JobId,
         job::{Job, Status},
@@ -55,6 +56,20 @@ pub(crate) async fn cancel(
         tracing::warn!(%error, code = error.code(), job_id = %job.job_id, "an upload was not aborted");
     }
     Ok(Json(JobView::new(job, None)))
+}
+
+/// Deletes a job and all that it consists of. It is gone at once for everybody who asks; the sweep removes the rest.
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    caller: Caller,
+    id: IdInPath,
+) -> Result<StatusCode, ApiError> {
+    let Path(id) = id.map_err(|_| not_found())?;
+    if !deletion::mark(&state.jobs, &caller.account.account_id, &id, UtcTime::now()).await? {
+        return Err(not_found());
+    }
+    tracing::info!(job_id = %id, "job deleted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Runs a job again that failed or was cancelled, from the source that was accepted, as a new generation.

@@ -68,6 +68,7 @@ impl FromRef<AppState> for Arc<Authenticator> {
 pub(crate) fn routes(state: AppState) -> Router {
     Router::new()
         .route("/jobs", post(create::create))
+        .route("/jobs/{id}", delete(actions::delete))
         .route("/jobs/{id}/cancel", post(actions::cancel))
         .route("/jobs/{id}/retry", post(actions::retry))
         .route("/jobs/{id}/upload", delete(multipart::abort))

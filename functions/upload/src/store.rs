@@ -60,7 +60,7 @@ pub(crate) async fn cancel(
         Write::Refused(old) => old,
     };
     let job: Option<Job> = item.map(dynamo::from_item).transpose()?;
-    Ok(job.filter(|job| job.account_id == *account))
+    Ok(job.filter(|job| job.account_id == *account && job.deleted_at.is_none()))
 }
 
 /// Cancels a job that waits for its upload, and only that one. Returns the job as it then stands.
@@ -102,7 +102,10 @@ pub(crate) async fn retry(jobs: &JobsTable, read: &Job, next: &Job, now: UtcTime
              tasks_total = :zero, tasks_remaining = :zero, playable = :false, queued_at = :now, updated_at = :now \
              REMOVE #error, completed_at, started_at, phase, fps, published_attempt",
         )
-        .condition_expression("#status = :read AND generation = :generation AND attribute_exists(#source)")
+        .condition_expression(
+            "#status = :read AND generation = :generation AND attribute_exists(#source) AND \
+             attribute_not_exists(deleted_at)",
+        )
         .expression_attribute_names("#status", "status")
         .expression_attribute_names("#error", "error")
         .expression_attribute_names("#source", "source")

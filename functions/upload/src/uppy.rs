@@ -242,7 +242,9 @@ impl AppState {
 fn new_job(body: CreateBody, method: &str, max_source_bytes: u64) -> Result<NewJob, ApiError> {
     let mut fields = Map::new();
     fields.insert("filename".into(), json!(body.filename));
-    fields.insert("content_type".into(), json!(body.content_type));
+    // A browser that does not know a file's type says so by an empty one.
+    let content_type = body.content_type.filter(|text| !text.is_empty());
+    fields.insert("content_type".into(), json!(content_type));
     fields.insert("upload".into(), json!(method));
     let mut errors = Vec::new();
     for (name, value) in body.metadata {

@@ -1,6 +1,11 @@
 //! What every table has in common: attribute values, conditions, and reading a refused write back.
 
-use std::{cell::Cell, collections::HashMap, fmt::Display, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::{
     Client,
@@ -154,11 +159,11 @@ pub async fn transact(
     client: &Client,
     writes: Vec<TransactWriteItem>,
 ) -> Result<Result<(), (usize, Option<Item>)>, AwsError> {
-    let refused = Cell::new(0);
+    let refused = AtomicUsize::new(0);
+    let noted = &refused;
     let request = client.transact_write_items().set_transact_items(Some(writes));
     let write = undisturbed("TransactWriteItems", || {
         let sending = request.clone().send();
-        let refused = &refused;
         async move {
             let result = sending.await;
             if let Err(SdkError::ServiceError(service)) = &result
@@ -166,7 +171,7 @@ pub async fn transact(
             {
                 let reasons = cancelled.cancellation_reasons().iter();
                 let before = reasons.take_while(|reason| reason.code.as_deref() != Some(REFUSED));
-                refused.set(before.count());
+                noted.store(before.count(), Ordering::Relaxed);
             }
             result
         }
@@ -174,7 +179,7 @@ pub async fn transact(
     .await?;
     Ok(match write {
         Write::Done(_) => Ok(()),
-        Write::Refused(item) => Err((refused.get(), item)),
+        Write::Refused(item) => Err((refused.load(Ordering::Relaxed), item)),
     })
 }
 

@@ -8,6 +8,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 #[cfg(feature = "dynamodb")]
 pub mod accounts;
 #[cfg(feature = "dynamodb")]
+pub mod deletion;
+#[cfg(feature = "dynamodb")]
 pub mod dynamo;
 #[cfg(feature = "dynamodb")]
 pub mod jobs;
