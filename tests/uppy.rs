@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use e2e::account::sha256;
+use e2e::browser::Browser;
 use e2e::{Account, Answer, Clip, Harness, JOB_LIMIT, Studio};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -169,5 +170,72 @@ async fn parts_go_the_way_that_uppy_knows() -> Result<()> {
     let answer = harness.send(request.bearer_auth(&account.token), 200).await?;
     assert_eq!(answer.value("")?, json!({}));
     assert_eq!(account.job(&created.text("/job_id")?).await?.status, "CANCELLED");
+    Ok(())
+}
+
+/// The job of a key that Uppy was given, once it is over, and whether its source is this one.
+async fn ended(account: &Account<'_>, told: &Value, source: &[u8]) -> Result<()> {
+    let key = told["uploaded"][0]["key"]
+        .as_str()
+        .with_context(|| format!("no key: {told}"))?;
+    let id = key.split('/').nth(2).context("no id in the key")?;
+    assert!(
+        account.harness.object("SOURCE_BUCKET", key).await? == source,
+        "other bytes"
+    );
+    let job = account.ended(id, JOB_LIMIT).await?;
+    assert_eq!(job.status, "COMPLETED", "{:?}", job.error);
+    let shown = account.get(&format!("/jobs/{id}"), 200).await?;
+    assert_eq!(shown.text("/priority")?, "high");
+    Ok(())
+}
+
+/// How often a part was sent, in parts that S3 took.
+fn parts_sent(told: &Value) -> usize {
+    let answers = told["answers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_part = |answer: &&Value| answer["method"] == "PUT" && answer["status"] == 200;
+    answers.iter().filter(is_part).count()
+}
+
+#[tokio::test]
+async fn browser_uppy_uploads_through_a_lost_network_and_a_closed_page() -> Result<()> {
+    let harness = Harness::open().await?;
+    let (account, studio) = (harness.account().await?, Studio::open(&harness)?);
+    let small = clip(&studio).await?;
+    let mut large = small.clone();
+    let size_bytes = 60_000_000;
+    let free = u32::try_from(size_bytes - large.len())?;
+    large.extend(free.to_be_bytes());
+    large.extend(b"free");
+    large.extend((large.len()..size_bytes).map(|index| u8::try_from(index % 251).unwrap_or_default()));
+    let folder = tempfile::tempdir()?;
+    let (small_path, large_path) = (folder.path().join("small.mp4"), folder.path().join("large.mp4"));
+    std::fs::write(&small_path, &small)?;
+    std::fs::write(&large_path, &large)?;
+
+    let told = Browser::open(&harness)
+        .await?
+        .upload(json!({
+            "api_url": harness.name("API_URL")?,
+            "token": account.token,
+            "small": small_path,
+            "large": large_path,
+            "meta": {"priority": "high", "thumbnails": "{\"count\": 0}"},
+        }))
+        .await?;
+    ended(&account, &told["small"], &small).await?;
+    ended(&account, &told["cut"], &large).await?;
+    ended(&account, &told["reload"], &large).await?;
+    // Twelve parts of 5 MiB at most: nothing that was there is sent again.
+    let parts = size_bytes.div_ceil(5 * MIB);
+    assert_eq!(parts_sent(&told["small"]), 0, "by a form");
+    assert!(parts_sent(&told["cut"]) >= parts, "{}", told["cut"]);
+    let again = parts_sent(&told["reload"]).saturating_sub(parts);
+    assert!(again <= 2, "{again} parts were sent again: {}", told["reload"]);
+    let asked = told["reload"]["answers"].to_string();
+    assert!(asked.contains("/s3/multipart/"), "{asked}");
+    for journey in ["small", "cut", "reload"] {
+        assert_eq!(told[journey]["failed"], json!([]), "{journey}");
+    }
     Ok(())
 }
