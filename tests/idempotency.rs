@@ -73,7 +73,7 @@ async fn of_twenty_at_once_one_creates() -> Result<()> {
         ids.dedup();
         assert_eq!(ids.len(), 1, "{key}: {ids:?}");
         let prefix = format!("sources/{}/", account.id);
-        let open = if upload == "put" { 0 } else { 1 };
+        let open = usize::from(upload != "put");
         assert_eq!(
             harness.open_uploads(&prefix).await?,
             open,
