@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::behind::{assemble_message, encode_message, plan_message};
 use e2e::{Account, Clip, Harness, Studio, events, eventually};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use reelay_core::domain::time::UtcTime;
 use serde_json::{Value, json};
 
 use crate::chunks::is_whole;
@@ -95,7 +96,7 @@ impl<'h> Bench<'h> {
         harness
             .store_item(
                 &json!({"job_id": created.id, "item": "task#1#plan", "state": "READY", "attempts": 0,
-                "sent_ms": now_ms()?, "updated_at": job["updated_at"]}),
+                "sent_ms": UtcTime::now().epoch_ms(), "updated_at": job["updated_at"]}),
             )
             .await?;
         Ok(created.id)
@@ -176,11 +177,6 @@ impl<'h> Bench<'h> {
         }
         Ok(driven)
     }
-}
-
-fn now_ms() -> Result<u64> {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    Ok(u64::try_from(since.as_millis())?)
 }
 
 /// Slow: some minutes. Each stage's worker dies after each of its calls, and each of the jobs is whole in the end.
