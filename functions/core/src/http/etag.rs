@@ -48,7 +48,7 @@ mod tests {
 
     fn ask(tags: &[&str], body: &str) -> Response {
         let headers = tags.iter().map(|tag| (IF_NONE_MATCH, tag.parse().unwrap()));
-        answer(&HeaderMap::from_iter(headers), &body).unwrap()
+        answer(&headers.collect(), &body).unwrap()
     }
 
     #[test]
