@@ -1,5 +1,5 @@
-//! The routes that Uppy's plugin AwsS3 asks, so that a web page needs no code of its own but its address and the token.
-//! What they are called and what they answer is Uppy's; what they do is what the routes of jobs do.
+//! The routes that Uppy's plugin `AwsS3` asks, so that a web page needs no code of its own but its address and the
+//! token. What they are called and what they answer is Uppy's; what they do is what the routes of jobs do.
 //!
 //! A file becomes a job. The file's `meta` says what to make: `size_bytes` (required: an upload is bound to its length),
 //! and any other field of a create request; what is not text there comes as JSON text.
@@ -285,7 +285,7 @@ fn new_job(body: CreateBody, method: &str, max_source_bytes: u64) -> Result<NewJ
 mod tests {
     use super::*;
 
-    fn body(metadata: Value) -> CreateBody {
+    fn body(metadata: &Value) -> CreateBody {
         serde_json::from_value(json!({"filename": "a.mp4", "type": "video/mp4", "metadata": metadata})).unwrap()
     }
 
@@ -295,7 +295,7 @@ mod tests {
             "name": "a.mp4", "relativePath": null, "size_bytes": "6000000", "priority": "high",
             "outputs": "[{\"format\":\"webm\"}]", "title": "12",
         });
-        let new = new_job(body(meta), "multipart", 1 << 30).unwrap();
+        let new = new_job(body(&meta), "multipart", 1 << 30).unwrap();
         assert_eq!((new.size_bytes, new.part_size_bytes), (6_000_000, Some(5 << 20)));
         assert_eq!((new.priority.as_str(), new.title.as_deref()), ("high", Some("12")));
         assert_eq!(new.spec.outputs[0].id(), "webm");
@@ -303,9 +303,9 @@ mod tests {
 
     #[test]
     fn nothing_is_accepted_without_its_length() {
-        let error = new_job(body(json!({"name": "a.mp4"})), "put", 1 << 30).unwrap_err();
+        let error = new_job(body(&json!({"name": "a.mp4"})), "put", 1 << 30).unwrap_err();
         assert_eq!(error.code(), Code::ValidationFailed);
-        let error = new_job(body(json!({"size_bytes": 1, "outputs": "x"})), "put", 1 << 30).unwrap_err();
+        let error = new_job(body(&json!({"size_bytes": 1, "outputs": "x"})), "put", 1 << 30).unwrap_err();
         assert_eq!(error.code(), Code::InvalidRequest);
     }
 }
