@@ -9,7 +9,7 @@ use reelay_core::{
     adapters::{
         AwsError,
         dynamo::Write,
-        jobs::{JobsTable, output_prefix},
+        jobs::{JobFilter, JobsTable, output_prefix},
         objects::Bucket,
         queue::TaskQueues,
         secrets::{Secret, SecretText},
@@ -110,7 +110,7 @@ async fn a_list_is_one_accounts_newest_first_and_whole_over_its_pages() -> Resul
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = table.page(&account, 3, after.as_ref()).await?;
+        let page = table.page(&account, &JobFilter::default(), 3, after.as_ref()).await?;
         assert!(page.jobs.len() <= 3);
         seen.extend(page.jobs.into_iter().map(|job| job.job_id));
         after = page.last;
@@ -312,7 +312,9 @@ async fn a_signed_upload_is_bound_to_length_and_type() -> Result<()> {
     let harness = Harness::open().await?;
     let bucket = Bucket::new(&harness.sdk, harness.name("SOURCE_BUCKET")?.to_owned());
     let key = job(&AccountId::generate(), UtcTime::now())?.source_key();
-    let signed = bucket.sign_upload(&key, 4, "video/mp4", Duration::from_mins(1)).await?;
+    let signed = bucket
+        .sign_upload(&key, 4, "video/mp4", None, Duration::from_mins(1))
+        .await?;
     let put = |body: &'static str, content_type: &'static str| {
         let request = harness
             .request(Method::PUT, &signed.url)

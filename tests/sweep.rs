@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::primitives::ByteStream;
 use e2e::{Account, Clip, Harness, JOB_LIMIT, SHORT_LIMIT, Studio, events, eventually};
 use reelay_core::adapters::jobs::JobsTable;
@@ -32,7 +32,7 @@ fn pending(account: &Account<'_>, size_bytes: usize, age_ms: i64) -> Result<Job>
 
 async fn store(harness: &Harness, job: &Job) -> Result<()> {
     let table = JobsTable::new(&harness.sdk, harness.name("JOBS_TABLE")?.to_owned());
-    table.create(job, Vec::new()).await?;
+    ensure!(table.create(job, Vec::new()).await?.is_none(), "refused");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ from expand import TEMPLATE, Stack, as_list, expand
 LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
 TRACE = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
 READ_OBJECT = ["s3:GetObject", "s3:GetObjectVersion"]
+DELETE_OBJECT = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
 MAKE_OBJECT = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
 TASKS = [
     "sqs:ChangeMessageVisibility",
@@ -57,7 +58,14 @@ EXPECTED = {
         keys("audit#*"): ["dynamodb:PutItem"],
         "JobsTable": ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
         "SigningKeySecret": SIGNING_KEY,
-        "SourceBucket/sources/*": ["s3:PutObject"],
+        # Lists nothing (see its right to list in the template).
+        "SourceBucket": ["s3:ListBucket"],
+        "SourceBucket/sources/*": [
+            "s3:AbortMultipartUpload",
+            "s3:GetObject",
+            "s3:ListMultipartUploadParts",
+            "s3:PutObject",
+        ],
         "HighQueue": ["sqs:SendMessage"],
         "LowQueue": ["sqs:SendMessage"],
     },
@@ -72,7 +80,7 @@ EXPECTED = {
         "JobsTable/index/*": ["dynamodb:GetItem", "dynamodb:Query"],
         "SigningKeySecret": SIGNING_KEY,
         "OutputBucket/outputs/*": ["s3:GetObject"],
-        "SourceBucket/sources/*": READ_OBJECT,
+        "SourceBucket/sources/*": [*READ_OBJECT, "s3:ListMultipartUploadParts"],
     },
     "IntakeRole": {
         "IntakeLogGroup": LOG,
@@ -106,15 +114,26 @@ EXPECTED = {
         f"identity/${{Domain}} {SENDER}": ["ses:SendEmail"],
         "NotifyDeadLetterQueue": ["sqs:SendMessage"],
     },
-    # Makes no item, lists nothing (see its right to list in the template), and calls one function.
+    # Makes no item and calls one function. The only one that may delete.
     "SweepRole": {
         "SweepLogGroup": LOG,
         "*": TRACE,
-        "JobsTable": ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+        "JobsTable": [
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:DeleteItem",
+            "dynamodb:GetItem",
+            "dynamodb:Query",
+            "dynamodb:UpdateItem",
+        ],
+        "JobsTable/index/account-created": ["dynamodb:Query"],
         "JobsTable/index/open-updated": ["dynamodb:Query"],
-        keys("usage#*"): ["dynamodb:UpdateItem"],
-        "SourceBucket": ["s3:ListBucket"],
-        "SourceBucket/sources/*": ["s3:GetObject"],
+        keys("deletions"): ["dynamodb:DeleteItem", "dynamodb:Query"],
+        keys("usage#*"): ["dynamodb:DeleteItem", "dynamodb:UpdateItem"],
+        "SourceBucket": ["s3:ListBucket", "s3:ListBucketVersions"],
+        "SourceBucket/sources/*": ["s3:AbortMultipartUpload", *DELETE_OBJECT, "s3:GetObject"],
+        "OutputBucket": ["s3:ListBucketVersions"],
+        "OutputBucket/outputs/*": DELETE_OBJECT,
+        "OutputBucket/work/*": DELETE_OBJECT,
         "HighQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "LowQueue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         "IntakeFunction": ["lambda:InvokeFunction"],

@@ -209,6 +209,12 @@ impl Account<'_> {
             .await
     }
 
+    /// Deletes what is at a path below the base.
+    pub async fn delete(&self, path: &str, expected: u16) -> Result<Answer> {
+        let request = self.harness.request(Method::DELETE, &self.harness.url(path)?);
+        self.harness.send(request.bearer_auth(&self.token), expected).await
+    }
+
     /// Creates a job.
     pub async fn create(&self, body: &Value) -> Result<Created> {
         self.post("/jobs", body, 201).await?.json()

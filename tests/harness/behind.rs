@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::QueueAttributeName;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder};
@@ -124,6 +125,43 @@ impl Harness {
             })
         });
         objects.collect()
+    }
+
+    /// How many versions and delete markers a bucket has below a prefix.
+    pub async fn versions(&self, bucket: &str, prefix: &str) -> Result<usize> {
+        let request = self.s3.list_object_versions().bucket(self.name(bucket)?);
+        let answer = request.prefix(prefix).send().await?;
+        Ok(answer.versions().len() + answer.delete_markers().len())
+    }
+
+    /// Stores an object behind the back of everybody.
+    pub async fn store_object(&self, bucket: &str, key: &str, bytes: &'static [u8]) -> Result<()> {
+        let request = self.s3.put_object().bucket(self.name(bucket)?).key(key);
+        request.body(ByteStream::from_static(bytes)).send().await?;
+        Ok(())
+    }
+
+    /// How many uploads in parts are under way in the source bucket, below a prefix.
+    pub async fn open_uploads(&self, prefix: &str) -> Result<usize> {
+        let request = self.s3.list_multipart_uploads().bucket(self.name("SOURCE_BUCKET")?);
+        let answer = request.prefix(prefix).send().await?;
+        ensure!(answer.is_truncated != Some(true), "more than a page of uploads");
+        Ok(answer.uploads().len())
+    }
+
+    /// What is stored of the request with a key that created a job.
+    pub async fn request_record(&self, job_id: &str) -> Result<Value> {
+        let mut pages = self
+            .dynamodb
+            .scan()
+            .table_name(self.name("JOBS_TABLE")?)
+            .filter_expression("created_job = :job")
+            .expression_attribute_values(":job", AttributeValue::S(job_id.to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        let found = pages.next().await.context("no request created this job")??;
+        Ok(serde_dynamo::from_item(found)?)
     }
 
     /// An object's bytes.

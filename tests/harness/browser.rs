@@ -1,6 +1,7 @@
-//! A real browser: Chromium, driven by `tests/browser/play.mjs`, which plays a job's outputs and tells what was seen.
+//! A real browser: Chromium, driven by `tests/browser/play.mjs`, which plays a job's outputs and tells what was seen, and
+//! by `upload.mjs`, which uploads sources with Uppy.
 //!
-//! Chromium and Node.js are the machine's own. The two packages that the script needs are installed once into the
+//! Chromium and Node.js are the machine's own. The packages that the scripts need are installed once into the
 //! target folder, as `package-lock.json` pins them; none of them may run code while it is installed.
 
 use std::fs::{self, File};
@@ -9,7 +10,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -28,6 +31,8 @@ const DEBIANS_CHROMIUM: &str = "/usr/bin/chromium";
 const ORIGIN: &str = "http://localhost:3000";
 /// All that is to be played takes far less.
 const PLAY_LIMIT: Duration = Duration::from_secs(100);
+/// Two files of 60 MB on a busy machine.
+const UPLOAD_LIMIT: Duration = Duration::from_mins(4);
 
 /// A browser of this machine.
 #[derive(Debug)]
@@ -203,17 +208,25 @@ impl Browser {
 
     /// Plays everything. What the script cannot do at all is an error; what is wrong with the media is in the answer.
     pub async fn play(&self, wish: &Wish) -> Result<Played> {
-        let mut asked = serde_json::to_value(wish)?;
+        self.drive("play.mjs", serde_json::to_value(wish)?, PLAY_LIMIT).await
+    }
+
+    /// Uploads files with Uppy; see the script for what it is asked and what it tells.
+    pub async fn upload(&self, wish: Value) -> Result<Value> {
+        self.drive("upload.mjs", wish, UPLOAD_LIMIT).await
+    }
+
+    async fn drive<T: DeserializeOwned>(&self, script: &str, mut asked: Value, limit: Duration) -> Result<T> {
         asked["origin"] = ORIGIN.into();
         let mut node = command("node");
-        node.arg(Path::new(SCRIPTS).join("play.mjs"))
+        node.arg(Path::new(SCRIPTS).join(script))
             .args([&self.tools, &self.chromium])
             .env("TMPDIR", self.scratch.path());
         let asked = serde_json::to_vec(&asked)?;
-        let playing = run(node, "node", &asked);
-        let output = tokio::time::timeout(PLAY_LIMIT, playing)
+        let driving = run(node, "node", &asked);
+        let output = tokio::time::timeout(limit, driving)
             .await
-            .with_context(|| format!("the browser: not within {} s", PLAY_LIMIT.as_secs()))??;
+            .with_context(|| format!("the browser: not within {} s", limit.as_secs()))??;
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("the browser told {}", String::from_utf8_lossy(&output.stdout)))
     }

@@ -52,6 +52,16 @@ pub const ROUTES: &[Route] = &[
     route("upload", "POST", "/jobs", Access::User),
     route("upload", "POST", "/jobs/{id}/retry", Access::User),
     route("upload", "POST", "/jobs/{id}/cancel", Access::User),
+    route("upload", "POST", "/jobs/{id}/upload/parts", Access::User),
+    route("upload", "POST", "/jobs/{id}/upload/complete", Access::User),
+    route("upload", "DELETE", "/jobs/{id}/upload", Access::User),
+    route("upload", "GET", "/s3/params", Access::User),
+    route("upload", "POST", "/s3/multipart", Access::User),
+    route("upload", "GET", "/s3/multipart/{upload_id}", Access::User),
+    route("upload", "DELETE", "/s3/multipart/{upload_id}", Access::User),
+    route("upload", "GET", "/s3/multipart/{upload_id}/batch", Access::User),
+    route("upload", "POST", "/s3/multipart/{upload_id}/complete", Access::User),
+    route("upload", "GET", "/s3/multipart/{upload_id}/{part_number}", Access::User),
     route("status", "GET", "/jobs", Access::User),
     route("status", "GET", "/jobs/{id}", Access::User),
     route("status", "GET", "/jobs/{id}/progress", Access::User),
@@ -61,13 +71,20 @@ pub const ROUTES: &[Route] = &[
     route("status", "GET", "/jobs/{id}/download", Access::User),
     route("status", "GET", "/jobs/{id}/hls/{file}", Access::User),
     route("status", "GET", "/jobs/{id}/source", Access::User),
+    route("status", "GET", "/jobs/{id}/upload/parts", Access::User),
+    // The last of a job's: it is gone then.
+    route("upload", "DELETE", "/jobs/{id}", Access::User),
     route("status", "GET", "/analytics/audit", Access::Operator),
 ];
 
 impl Route {
     /// Its path for a job.
     pub fn path_for(&self, job_id: &str) -> String {
-        self.path.replace("{id}", job_id).replace("{file}", "index.m3u8")
+        self.path
+            .replace("{id}", job_id)
+            .replace("{file}", "index.m3u8")
+            .replace("{upload_id}", "an-upload")
+            .replace("{part_number}", "1")
     }
 
     /// Whether it is about one job.
@@ -87,6 +104,9 @@ impl Route {
                 Some(json!({"current_password": "not this one", "new_password": crate::harness::PASSWORD}))
             }
             ("DELETE", "/auth/me") => Some(json!({"password": "not this one"})),
+            ("POST", "/jobs/{id}/upload/parts") => Some(json!({"part_numbers": [1]})),
+            ("POST", "/s3/multipart/{upload_id}/complete") => Some(json!({"parts": []})),
+            ("POST", "/s3/multipart") => Some(json!({"filename": "a.mp4", "type": "video/mp4", "metadata": {}})),
             ("POST", "/jobs") => Some(json!({"filename": "a.mp4", "size_bytes": 1})),
             ("POST", _) => Some(json!({})),
             _ => None,

@@ -155,6 +155,17 @@ impl Encoder {
         Ok(())
     }
 
+    /// The most memory that the function's process ever had resident.
+    pub fn function_peak_bytes(self) -> Result<u64> {
+        self.check_function()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.function))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak
+            .and_then(|text| text.trim().strip_suffix(" kB"))
+            .context("no peak")?;
+        Ok(kib.trim().parse::<u64>()? * 1_024)
+    }
+
     /// Whether the tool is gone.
     pub fn is_gone(self) -> bool {
         field(self.tool, 0).is_none_or(|state| state == "Z")

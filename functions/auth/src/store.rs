@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{Delete, Put, ReturnValuesOnConditionCheckFailure, 
 use reelay_core::{
     adapters::{
         AwsError,
-        accounts::{AccountsTable, PROFILE, account_pk, session_sk},
+        accounts::{AccountsTable, DELETIONS, PROFILE, account_pk, session_sk},
         call_error,
         dynamo::{self, Item, Write, flag, n, outcome, s, undisturbed},
     },
@@ -17,8 +17,6 @@ use reelay_core::{
 
 /// Sort key of the item that makes an address unique.
 const EMAIL: &str = "email";
-/// Partition key of the marks that deleted accounts leave, for whoever removes their jobs and objects.
-const DELETIONS: &str = "deletions";
 
 fn email_pk(email: &str) -> String {
     format!("email#{email}")

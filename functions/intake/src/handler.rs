@@ -64,8 +64,8 @@ impl Intake {
 
     async fn accept(&self, job: Job, upload: &Upload) -> Result<(), AwsError> {
         let now = UtcTime::now();
-        match checks::check(&job, upload.size_bytes, &upload.head, self.max_source_bytes) {
-            Ok(kind) if store::queue(&self.jobs, &job, &upload.pinned, kind, now).await? => {
+        match checks::check(&job, upload, self.max_source_bytes) {
+            Ok(kind) if store::queue(&self.jobs, &job, upload, kind, now).await? => {
                 tracing::info!(job_id = %job.job_id, size_bytes = upload.size_bytes, "job queued");
                 self.send(&job).await
             }

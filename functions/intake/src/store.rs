@@ -1,11 +1,12 @@
 //! What intake reads of an upload, and the one write that queues a job.
 
 use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
-use aws_sdk_s3::Client;
+use aws_sdk_s3::{Client, types::ChecksumMode};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reelay_core::{
     adapters::{
         AwsError, call_error,
-        dynamo::{Write, n, outcome, s, value},
+        dynamo::{Write, flag, n, outcome, s, value},
         jobs::{JOB, JobsTable, new_task},
     },
     domain::{
@@ -27,6 +28,8 @@ pub(crate) struct Upload {
     pub(crate) pinned: PinnedSource,
     pub(crate) size_bytes: u64,
     pub(crate) head: Vec<u8>,
+    /// SHA-256 of the whole, in hex, when S3 has compared one at the upload.
+    pub(crate) sha256: Option<String>,
 }
 
 impl Uploads {
@@ -48,7 +51,8 @@ impl Uploads {
             .head_object()
             .bucket(bucket)
             .key(key)
-            .set_version_id(version_id.map(Into::into));
+            .set_version_id(version_id.map(Into::into))
+            .checksum_mode(ChecksumMode::Enabled);
         let head = match head.send().await {
             Ok(head) => head,
             Err(error)
@@ -72,6 +76,11 @@ impl Uploads {
             pinned,
             size_bytes,
             head: Vec::new(),
+            // That of an upload in parts is one of the parts' hashes, with their count behind it, and is no base64.
+            sha256: head
+                .checksum_sha256
+                .and_then(|text| BASE64_STANDARD.decode(text).ok())
+                .map(hex::encode),
         };
         if size_bytes > 0 {
             let output = self
@@ -102,7 +111,7 @@ impl Uploads {
 pub(crate) async fn queue(
     jobs: &JobsTable,
     job: &Job,
-    source: &PinnedSource,
+    upload: &Upload,
     kind: Kind,
     now: UtcTime,
 ) -> Result<bool, AwsError> {
@@ -113,7 +122,7 @@ pub(crate) async fn queue(
         .key("item", s(JOB))
         .update_expression(
             "SET #status = :queued, open_state = :queued, #source = :source, kind = :kind, queued_at = :now, \
-             updated_at = :now",
+             updated_at = :now, sha256_checked = :checked",
         )
         .condition_expression("#status = :pending AND generation = :generation")
         .expression_attribute_names("#status", "status")
@@ -121,7 +130,8 @@ pub(crate) async fn queue(
         .expression_attribute_values(":queued", s(Status::Queued.as_str()))
         .expression_attribute_values(":pending", s(Status::Pending.as_str()))
         .expression_attribute_values(":generation", n(job.generation))
-        .expression_attribute_values(":source", value(source)?)
+        .expression_attribute_values(":source", value(&upload.pinned)?)
+        .expression_attribute_values(":checked", flag(upload.sha256.is_some() && upload.sha256 == job.sha256))
         .expression_attribute_values(":kind", value(&kind)?)
         .expression_attribute_values(":now", s(now.to_string()))
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)

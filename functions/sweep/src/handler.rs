@@ -8,16 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_config::SdkConfig;
 use futures_util::{StreamExt, stream};
 use reelay_core::{
     adapters::{
         AwsError,
+        accounts::AccountsTable,
+        deletion::DELETED,
         dynamo::Item,
         jobs::JobsTable,
         queue::TaskQueues,
         tasks,
         usage::{RESERVED, Usage},
     },
+    config::Env,
     domain::{
         failure::{Failure, FailureCode, Stage},
         job::{Job, MAX_ATTEMPTS, Status},
@@ -30,6 +34,7 @@ use reelay_core::{
 
 use crate::{
     decide::{self, RESEND_AFTER, RESEND_WHEN_IDLE_AFTER, Repair},
+    removal::Storage,
     sources::Sources,
     store::{self, OpenJob, Page},
 };
@@ -55,15 +60,19 @@ enum Stock {
     Awaited,
     /// Jobs whose place in their account is taken.
     Places,
+    /// Jobs that their owners deleted.
+    Deleted,
 }
 
 /// What the handler works with.
 #[derive(Debug)]
 pub(crate) struct Sweep {
+    pub(crate) accounts: AccountsTable,
     pub(crate) jobs: JobsTable,
     pub(crate) usage: Usage,
     pub(crate) queues: TaskQueues,
     pub(crate) sources: Sources,
+    pub(crate) storage: Storage,
     /// How long after its window an upload may still arrive.
     pub(crate) upload_grace: Duration,
 }
@@ -98,6 +107,24 @@ fn count(cell: &Cell<u32>, more: u32) {
 }
 
 impl Sweep {
+    /// Reads the configuration.
+    pub(crate) fn read(env: &mut Env, sdk: &SdkConfig) -> Option<Self> {
+        let (accounts, jobs) = (env.required("ACCOUNTS_TABLE"), env.required("JOBS_TABLE"));
+        let (sources, outputs) = (env.required::<String>("SOURCE_BUCKET"), env.required("OUTPUT_BUCKET"));
+        let (high, low) = (env.required("HIGH_QUEUE_URL"), env.required("LOW_QUEUE_URL"));
+        let (intake, grace) = (env.required("INTAKE_FUNCTION"), env.required("UPLOAD_GRACE_SECONDS"));
+        let (accounts, jobs) = (AccountsTable::new(sdk, accounts?), JobsTable::new(sdk, jobs?));
+        Some(Self {
+            usage: Usage::new(accounts.clone(), jobs.clone()),
+            accounts,
+            jobs,
+            queues: TaskQueues::new(sdk, high?, low?),
+            storage: Storage::new(sdk, sources.clone()?, outputs?),
+            sources: Sources::new(sdk, sources?, intake?),
+            upload_grace: Duration::from_secs(grace?),
+        })
+    }
+
     /// Does one run.
     ///
     /// # Errors
@@ -129,6 +156,7 @@ impl Sweep {
             (Stock::Tasks(Status::Queued), queued_for),
             (Stock::Awaited, EVENT_AFTER),
             (Stock::Places, SETTLED_AFTER),
+            (Stock::Deleted, Duration::ZERO),
         ] {
             let mut start = None;
             while Instant::now() < last_begin {
@@ -144,6 +172,8 @@ impl Sweep {
                 }
             }
         }
+        let removed = self.remove_accounts(last_begin).await?;
+        count(&tally.repaired, removed);
         Ok(())
     }
 
@@ -154,6 +184,7 @@ impl Sweep {
             Stock::Tasks(status) => status.as_str(),
             Stock::Awaited => Status::Pending.as_str(),
             Stock::Places => RESERVED,
+            Stock::Deleted => DELETED,
         };
         store::open_jobs(&self.jobs, state, before, start).await
     }
@@ -175,6 +206,7 @@ impl Sweep {
             Stock::Tasks(_) => self.tasks(open, idle, now).await,
             Stock::Awaited => self.awaited(open, now).await,
             Stock::Places => self.place(open, now).await,
+            Stock::Deleted => self.remove(open, now).await,
         };
         count(&tally.seen, 1);
         match result {
@@ -205,7 +237,19 @@ impl Sweep {
             return Ok(0);
         };
         let over = now > job.upload_expires_at.plus(self.upload_grace);
-        let expired = over && store::expire(&self.jobs, &job, now).await?;
+        if !over {
+            return Ok(0);
+        }
+        // Before the job expires: afterwards, nobody would look for the upload any more.
+        if let Some(multipart) = &job.multipart
+            && !self.sources.abort(&key, &multipart.upload_id).await?
+            && let Some(upload) = self.sources.find(&key).await?
+        {
+            // It was completed at this very moment.
+            self.sources.announce(&key, &upload, now).await?;
+            return Ok(1);
+        }
+        let expired = store::expire(&self.jobs, &job, now).await?;
         if expired {
             tracing::info!(job_id = %job.job_id, "job expired");
         }

@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 use aws_sdk_lambda::{primitives::Blob, types::InvocationType};
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use reelay_core::{
-    adapters::{AwsError, call_error},
+    adapters::{AwsError, call_error, objects::Bucket},
     domain::{keys::SourceKey, time::UtcTime},
 };
 use serde_json::{Value, json};
@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 /// The source bucket, and the function that it notifies.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    s3: aws_sdk_s3::Client,
-    bucket: String,
+    bucket: Bucket,
     lambda: aws_sdk_lambda::Client,
     intake: String,
 }
@@ -30,8 +29,7 @@ impl Sources {
     /// The bucket and the function of these names.
     pub(crate) fn new(config: &SdkConfig, bucket: String, intake: String) -> Self {
         Self {
-            s3: aws_sdk_s3::Client::new(config),
-            bucket,
+            bucket: Bucket::new(config, bucket),
             lambda: aws_sdk_lambda::Client::new(config),
             intake,
         }
@@ -39,7 +37,8 @@ impl Sources {
 
     /// Looks for the object of a source. `None` when there is none; that it may not be looked at is an error.
     pub(crate) async fn find(&self, key: &SourceKey) -> Result<Option<Upload>, AwsError> {
-        let head = self.s3.head_object().bucket(&self.bucket).key(key.to_string());
+        let head = self.bucket.client().head_object();
+        let head = head.bucket(self.bucket.name()).key(key.to_string());
         match head.send().await {
             Ok(head) => Ok(Some(Upload {
                 version_id: head.version_id,
@@ -51,10 +50,15 @@ impl Sources {
         }
     }
 
+    /// Ends an upload in parts. Returns whether it was under way.
+    pub(crate) async fn abort(&self, key: &SourceKey, upload_id: &str) -> Result<bool, AwsError> {
+        self.bucket.abort_parts(key, upload_id).await
+    }
+
     /// Calls intake as the bucket would have, and does not wait for it: its own retries and its dead-letter queue are the
     /// same as for any upload.
     pub(crate) async fn announce(&self, key: &SourceKey, upload: &Upload, now: UtcTime) -> Result<(), AwsError> {
-        let event = created(&self.bucket, key, upload, now);
+        let event = created(self.bucket.name(), key, upload, now);
         self.lambda
             .invoke()
             .function_name(&self.intake)

@@ -1,4 +1,4 @@
-//! What an owner can do about a job: stop it, or have it run again.
+//! What an owner can do about a job: stop it, have it run again, delete it.
 //!
 //! Neither takes a body; one that is sent is ignored. What is somebody else's does not exist.
 
@@ -10,7 +10,7 @@ use axum::{
     http::StatusCode,
 };
 use reelay_core::{
-    adapters::usage,
+    adapters::{deletion, usage},
     domain::{
         audit::Action,
         id::JobId,
@@ -32,7 +32,7 @@ use crate::{
 const SEND_LIMIT: Duration = Duration::from_secs(4);
 
 /// A job's id from the path. A text that is none names no job either.
-type IdInPath = Result<Path<JobId>, PathRejection>;
+pub(crate) type IdInPath = Result<Path<JobId>, PathRejection>;
 
 fn not_found() -> ApiError {
     ApiError::new(Code::NotFound)
@@ -55,7 +55,29 @@ pub(crate) async fn cancel(
     }
     trail.job(Action::CancelJob, &caller, &job.job_id).await;
     tracing::info!(job_id = %job.job_id, generation = job.generation, "job cancelled");
+    // Nothing depends on it: the bucket drops what is left of an upload by a rule of its own.
+    if let (Some(multipart), None) = (&job.multipart, &job.source)
+        && let Err(error) = state.sources.abort_parts(&job.source_key(), &multipart.upload_id).await
+    {
+        tracing::warn!(%error, code = error.code(), job_id = %job.job_id, "an upload was not aborted");
+    }
     Ok(Json(JobView::new(job, None)))
+}
+
+/// Deletes a job and all that it consists of. It is gone at once for everybody who asks; the sweep removes the rest.
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    caller: Caller,
+    trail: Trail,
+    id: IdInPath,
+) -> Result<StatusCode, ApiError> {
+    let Path(id) = id.map_err(|_| not_found())?;
+    if !deletion::mark(&state.jobs, &caller.account.account_id, &id, UtcTime::now()).await? {
+        return Err(not_found());
+    }
+    trail.job(Action::DeleteJob, &caller, &id).await;
+    tracing::info!(job_id = %id, "job deleted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Runs a job again that failed or was cancelled, from the source that was accepted, as a new generation.

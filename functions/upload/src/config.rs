@@ -9,7 +9,7 @@ use reelay_core::{
     http::Edge,
 };
 
-use crate::routes::AppState;
+use crate::{post::PostSigner, routes::AppState};
 
 pub(crate) fn read(env: &mut Env, sdk: &SdkConfig) -> Option<(Edge, AppState)> {
     let edge = Edge::from_env(env, sdk);
@@ -18,7 +18,9 @@ pub(crate) fn read(env: &mut Env, sdk: &SdkConfig) -> Option<(Edge, AppState)> {
     let high = env.required("HIGH_QUEUE_URL");
     let low = env.required("LOW_QUEUE_URL");
     let max_source_bytes = env.required("MAX_SOURCE_BYTES");
-    let upload_seconds = env.required("UPLOAD_URL_SECONDS");
+    let multipart_threshold_bytes = env.required("MULTIPART_THRESHOLD_BYTES");
+    let url_seconds = env.required("UPLOAD_URL_SECONDS");
+    let multipart_seconds = env.required("MULTIPART_UPLOAD_SECONDS");
     let jobs_in_flight = env.required("MAX_JOBS_IN_FLIGHT");
     let stored_bytes = env.required("MAX_STORED_BYTES");
     let (edge, jobs) = (edge?, JobsTable::new(sdk, jobs?));
@@ -31,9 +33,12 @@ pub(crate) fn read(env: &mut Env, sdk: &SdkConfig) -> Option<(Edge, AppState)> {
         },
         jobs,
         sources: Bucket::new(sdk, sources?),
+        posts: PostSigner::new(sdk),
         queues: TaskQueues::new(sdk, high?, low?),
         max_source_bytes: max_source_bytes?,
-        upload_window: Duration::from_secs(upload_seconds?),
+        multipart_threshold_bytes: multipart_threshold_bytes?,
+        url_lifetime: Duration::from_secs(url_seconds?),
+        multipart_window: Duration::from_secs(multipart_seconds?),
     };
     Some((edge, state))
 }

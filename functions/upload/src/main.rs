@@ -1,9 +1,15 @@
-//! Creates jobs and their upload targets; cancels and retries jobs.
+//! Creates jobs and their upload targets; completes and aborts uploads; cancels and retries jobs.
 
 mod actions;
 mod config;
+mod create;
+mod idempotency;
+mod multipart;
+mod post;
 mod routes;
 mod store;
+mod target;
+mod uppy;
 
 use reelay_core::{adapters, config::Env, http::router, telemetry};
 

@@ -1,4 +1,4 @@
-//! The two writes by which an owner changes the course of a job.
+//! The writes by which an owner changes the course of a job.
 
 use aws_sdk_dynamodb::{
     error::BuildError,
@@ -60,7 +60,30 @@ pub(crate) async fn cancel(
         Write::Refused(old) => old,
     };
     let job: Option<Job> = item.map(dynamo::from_item).transpose()?;
-    Ok(job.filter(|job| job.account_id == *account))
+    Ok(job.filter(|job| job.account_id == *account && job.deleted_at.is_none()))
+}
+
+/// Cancels a job that waits for its upload, and only that one. Returns the job as it then stands.
+pub(crate) async fn cancel_pending(jobs: &JobsTable, job: &Job, now: UtcTime) -> Result<Option<Job>, AwsError> {
+    let update = jobs
+        .client()
+        .update_item()
+        .table_name(jobs.name())
+        .key("job_id", s(job.job_id.as_str()))
+        .key("item", s(JOB))
+        .update_expression("SET #status = :cancelled, completed_at = :now, updated_at = :now REMOVE open_state")
+        .condition_expression("#status = :pending")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":cancelled", s(Status::Cancelled.as_str()))
+        .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+        .expression_attribute_values(":now", s(now.to_string()))
+        .return_values(ReturnValue::AllNew)
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    let item = match undisturbed("UpdateItem", || update.clone().send()).await? {
+        Write::Done(output) => output.attributes,
+        Write::Refused(old) => old,
+    };
+    item.map(dynamo::from_item).transpose()
 }
 
 /// What came of a retry.
@@ -93,7 +116,10 @@ pub(crate) async fn retry(
              tasks_total = :zero, tasks_remaining = :zero, playable = :false, queued_at = :now, updated_at = :now \
              REMOVE #error, completed_at, started_at, phase, fps, published_attempt",
         )
-        .condition_expression("#status = :read AND generation = :generation AND attribute_exists(#source)")
+        .condition_expression(
+            "#status = :read AND generation = :generation AND attribute_exists(#source) AND \
+             attribute_not_exists(deleted_at)",
+        )
         .expression_attribute_names("#status", "status")
         .expression_attribute_names("#error", "error")
         .expression_attribute_names("#source", "source")

@@ -17,6 +17,8 @@ use crate::domain::{
 
 /// Sort key of an account's own item.
 pub const PROFILE: &str = "profile";
+/// Partition key of the marks that deleted accounts leave, for the removal of their jobs.
+pub const DELETIONS: &str = "deletions";
 
 /// Partition key of everything that belongs to an account.
 #[must_use]

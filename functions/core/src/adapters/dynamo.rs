@@ -10,7 +10,10 @@ use std::{
 use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
-    operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError,
+        update_item::UpdateItemError,
+    },
     types::{AttributeValue, TransactWriteItem},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -88,6 +91,15 @@ impl ConditionalError for PutItemError {
     }
 }
 
+impl ConditionalError for DeleteItemError {
+    fn refused(&mut self) -> Option<Option<Item>> {
+        match self {
+            Self::ConditionalCheckFailedException(failed) => Some(failed.item.take()),
+            _ => None,
+        }
+    }
+}
+
 impl ConditionalError for TransactWriteItemsError {
     fn refused(&mut self) -> Option<Option<Item>> {
         let Self::TransactionCanceledException(cancelled) = self else {
@@ -127,6 +139,12 @@ const TRIES: u32 = 7;
 /// The longest wait after the first conflict; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 
+/// Whether a write met other transactions at each of its tries.
+#[must_use]
+pub fn is_conflict(error: &AwsError) -> bool {
+    matches!(error, AwsError::Call { aws_code, .. } if CONFLICTS.contains(&aws_code.as_str()))
+}
+
 /// Sends a conditional write until no other transaction is in its way.
 pub async fn undisturbed<T, E, R, F>(operation: &'static str, mut send: impl FnMut() -> F) -> Result<Write<T>, AwsError>
 where
@@ -136,7 +154,7 @@ where
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match outcome(operation, send().await) {
-            Err(AwsError::Call { aws_code, .. }) if CONFLICTS.contains(&aws_code.as_str()) => {
+            Err(error) if is_conflict(&error) => {
                 tokio::time::sleep(spread(wait)).await;
                 wait *= 2;
             }

@@ -15,7 +15,7 @@
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{
     Client,
-    types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
+    types::{Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
 };
 use serde::de::DeserializeOwned;
 
@@ -27,7 +27,9 @@ use crate::domain::{
     failure::Failure,
     id::{AccountId, JobId},
     job::{Job, Metrics, Output, Status},
+    magic::Kind,
     plan::Plan,
+    spec::Priority,
     task::{TaskId, TaskItem, TaskState},
     time::UtcTime,
 };
@@ -38,6 +40,11 @@ pub const JOB: &str = "job";
 pub const METRICS: &str = "metrics";
 /// Index over the jobs of an account, by creation.
 const BY_ACCOUNT: &str = "account-created";
+
+/// Most jobs that are read for one page of a list: about what one query of DynamoDB returns at most.
+pub const MAX_READ: usize = 500;
+/// Jobs that are read at once when not all of them count.
+const STEP: usize = 100;
 
 /// Sort key of a generation's plan.
 #[must_use]
@@ -72,12 +79,74 @@ pub struct JobsTable {
 }
 
 /// A page of jobs, newest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct JobPage {
     /// The jobs.
     pub jobs: Vec<Job>,
-    /// The last one, when there may be more.
+    /// Where the next page begins, when there may be more.
     pub last: Option<(JobId, UtcTime)>,
+    /// Jobs that were read for it.
+    pub read: usize,
+    /// What that cost, in DynamoDB's read capacity units.
+    pub read_units: f64,
+}
+
+/// Which jobs of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// In this state only.
+    pub status: Option<Status>,
+    /// Of this kind only; jobs whose upload was not accepted yet have none.
+    pub kind: Option<Kind>,
+    /// Of this priority only.
+    pub priority: Option<Priority>,
+    /// Created later than this.
+    pub created_after: Option<UtcTime>,
+    /// Created earlier than this.
+    pub created_before: Option<UtcTime>,
+}
+
+impl JobFilter {
+    /// The first and the last time of creation, as the index has them; `None` when no time is between them.
+    fn range(&self) -> Option<(String, String)> {
+        let first = self.created_after.map_or(0, |time| time.epoch_ms().saturating_add(1));
+        let last = self
+            .created_before
+            .map_or(i64::MAX, |time| time.epoch_ms().saturating_sub(1));
+        let text = |ms| UtcTime::from_epoch_ms(ms).to_string();
+        (first <= last).then(|| (text(first), text(last)))
+    }
+
+    /// What must be equal to what.
+    fn equals(&self) -> Vec<(&'static str, &'static str)> {
+        let status = self.status.map(|status| ("status", status.as_str()));
+        let kind = self.kind.map(|kind| ("kind", kind.as_str()));
+        let priority = self.priority.map(|priority| ("priority", priority.as_str()));
+        [status, kind, priority].into_iter().flatten().collect()
+    }
+
+    fn is_selective(&self) -> bool {
+        !self.equals().is_empty()
+    }
+}
+
+fn index_key(account: &AccountId, (job_id, created_at): &(JobId, UtcTime)) -> Item {
+    Item::from([
+        ("job_id".to_owned(), s(job_id.as_str())),
+        ("item".to_owned(), s(JOB)),
+        ("account_id".to_owned(), s(account.as_str())),
+        ("created_at".to_owned(), s(created_at.to_string())),
+    ])
+}
+
+/// The place that a key of the index stands for.
+fn place_of(key: &Item) -> Result<(JobId, UtcTime), AwsError> {
+    let text = |name: &str| key.get(name).and_then(|value| value.as_s().ok());
+    let job_id = text("job_id").and_then(|text| text.parse().ok());
+    let created_at = text("created_at").and_then(|text| text.parse().ok());
+    job_id
+        .zip(created_at)
+        .ok_or_else(|| AwsError::Item("a key of the index is of another shape".into()))
 }
 
 /// What kept a job from being created: one of the writes that were to be made with it.
@@ -111,9 +180,10 @@ impl JobsTable {
         &self.name
     }
 
-    /// Reads a job, consistently.
+    /// Reads a job, consistently. One that was deleted does not exist any more.
     pub async fn job(&self, job_id: &JobId) -> Result<Option<Job>, AwsError> {
-        self.item(job_id, JOB).await?.map(dynamo::from_item).transpose()
+        let job: Option<Job> = self.item(job_id, JOB).await?.map(dynamo::from_item).transpose()?;
+        Ok(job.filter(|job| job.deleted_at.is_none()))
     }
 
     /// Reads what a job used.
@@ -176,46 +246,75 @@ impl JobsTable {
         Ok(items)
     }
 
-    /// Reads a page of an account's jobs, newest first, after the given one.
+    /// Reads a page of an account's jobs that pass a filter, newest first, after the given one.
+    ///
+    /// Times are a range of the index. Whatever else is asked is looked for in what was read, and a page reads
+    /// [`MAX_READ`] jobs at most: it may be short, or empty, and not be the last one.
     pub async fn page(
         &self,
         account: &AccountId,
-        limit: i32,
+        filter: &JobFilter,
+        limit: usize,
         after: Option<&(JobId, UtcTime)>,
     ) -> Result<JobPage, AwsError> {
-        let start = after.map(|(job_id, created_at)| {
-            Item::from([
-                ("job_id".to_owned(), s(job_id.as_str())),
-                ("item".to_owned(), s(JOB)),
-                ("account_id".to_owned(), s(account.as_str())),
-                ("created_at".to_owned(), s(created_at.to_string())),
-            ])
-        });
-        let output = self
-            .client
-            .query()
-            .table_name(&self.name)
-            .index_name(BY_ACCOUNT)
-            .key_condition_expression("account_id = :account")
-            .expression_attribute_values(":account", s(account.as_str()))
-            .scan_index_forward(false)
-            .limit(limit)
-            .set_exclusive_start_key(start)
-            .send()
-            .await
-            .map_err(|error| call_error("Query", &error))?;
-        let more = output.last_evaluated_key.is_some();
-        let jobs: Vec<Job> = output
-            .items
-            .unwrap_or_default()
-            .into_iter()
-            .map(dynamo::from_item)
-            .collect::<Result<_, _>>()?;
-        let last = jobs
-            .last()
-            .filter(|_| more)
-            .map(|job| (job.job_id.clone(), job.created_at));
-        Ok(JobPage { jobs, last })
+        let mut page = JobPage::default();
+        let Some((first, last)) = filter.range() else {
+            return Ok(page);
+        };
+        let mut start = after.map(|place| index_key(account, place));
+        loop {
+            let left = limit - page.jobs.len();
+            // One more than is wanted would be read in vain; but when some do not count, small steps take long.
+            let step = if filter.is_selective() { left.max(STEP) } else { left };
+            let step = step.min(MAX_READ - page.read);
+            let mut query = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .index_name(BY_ACCOUNT)
+                .key_condition_expression("account_id = :account AND created_at BETWEEN :first AND :last")
+                .expression_attribute_values(":account", s(account.as_str()))
+                .expression_attribute_values(":first", s(&first))
+                .expression_attribute_values(":last", s(&last))
+                .scan_index_forward(false)
+                .limit(i32::try_from(step).unwrap_or(i32::MAX))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .set_exclusive_start_key(start);
+            let mut conditions = vec!["attribute_not_exists(deleted_at)".to_owned()];
+            for (name, value) in filter.equals() {
+                conditions.push(format!("#{name} = :{name}"));
+                query = query
+                    .expression_attribute_names(format!("#{name}"), name)
+                    .expression_attribute_values(format!(":{name}"), s(value));
+            }
+            let output = query
+                .filter_expression(conditions.join(" AND "))
+                .send()
+                .await
+                .map_err(|error| call_error("Query", &error))?;
+            page.read += usize::try_from(output.scanned_count).unwrap_or(0);
+            page.read_units += output
+                .consumed_capacity
+                .and_then(|used| used.capacity_units)
+                .unwrap_or(0.0);
+            let end = output.last_evaluated_key;
+            for item in output.items.unwrap_or_default() {
+                page.jobs.push(dynamo::from_item(item)?);
+            }
+            if page.jobs.len() >= limit {
+                let is_more = end.is_some() || page.jobs.len() > limit;
+                page.jobs.truncate(limit);
+                let last = page.jobs.last().filter(|_| is_more);
+                page.last = last.map(|job| (job.job_id.clone(), job.created_at));
+                return Ok(page);
+            }
+            let Some(end) = end else { return Ok(page) };
+            if page.read >= MAX_READ {
+                page.last = Some(place_of(&end)?);
+                return Ok(page);
+            }
+            start = Some(end);
+        }
     }
 
     /// Fails a job that no worker has, and only that one: on condition that it still waits for its upload.

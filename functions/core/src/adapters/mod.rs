@@ -10,12 +10,15 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 pub mod accounts;
 #[cfg(feature = "dynamodb")]
 pub mod audit;
+pub mod deletion;
 #[cfg(feature = "dynamodb")]
 pub mod dynamo;
 #[cfg(feature = "dynamodb")]
 pub mod jobs;
 #[cfg(feature = "dynamodb")]
 pub mod lease;
+#[cfg(feature = "s3")]
+pub mod multipart;
 #[cfg(feature = "s3")]
 pub mod objects;
 #[cfg(feature = "sqs")]

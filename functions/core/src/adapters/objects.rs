@@ -10,6 +10,8 @@ use aws_sdk_s3::{
     presigning::PresigningConfig,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 use super::{AwsError, call_error};
 use crate::domain::keys::SourceKey;
 
@@ -51,14 +53,19 @@ impl Bucket {
         &self.name
     }
 
-    /// Signs an upload of exactly `size_bytes` bytes of exactly this type: both headers are part of the signature.
+    /// Signs an upload of exactly `size_bytes` bytes of exactly this type: both headers are part of the signature. So is
+    /// a SHA-256 in hex, if there is one: S3 refuses content that has another one.
     pub async fn sign_upload(
         &self,
         key: &SourceKey,
         size_bytes: u64,
         content_type: &str,
+        sha256: Option<&str>,
         lifetime: Duration,
     ) -> Result<SignedRequest, AwsError> {
+        let sha256 = sha256
+            .and_then(|text| hex::decode(text).ok())
+            .map(|bytes| BASE64_STANDARD.encode(bytes));
         let request = self
             .client
             .put_object()
@@ -66,16 +73,19 @@ impl Bucket {
             .key(key.to_string())
             .content_length(i64::try_from(size_bytes).unwrap_or(i64::MAX))
             .content_type(content_type)
+            .set_checksum_sha256(sha256.clone())
             .presigned(signing(lifetime)?)
             .await
             .map_err(|error| call_error("PutObject", &error))?;
+        // Not the request's own list: in Lambda the SDK adds a trace header, which is not part of the signature.
+        let mut headers = BTreeMap::from([
+            ("content-length", size_bytes.to_string()),
+            ("content-type", content_type.to_owned()),
+        ]);
+        headers.extend(sha256.map(|text| ("x-amz-checksum-sha256", text)));
         Ok(SignedRequest {
             url: request.uri().to_owned(),
-            // Not the request's own list: in Lambda the SDK adds a trace header, which is not part of the signature.
-            headers: BTreeMap::from([
-                ("content-length", size_bytes.to_string()),
-                ("content-type", content_type.to_owned()),
-            ]),
+            headers,
         })
     }
 
@@ -152,7 +162,7 @@ async fn collect(
     Ok(Some(bytes))
 }
 
-fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> {
+pub(super) fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> {
     PresigningConfig::expires_in(lifetime).map_err(|error| AwsError::Item(error.into()))
 }
 

@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{
-    Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority, Quality, Spec,
-    ThumbnailSpec,
+use super::{
+    spec::{
+        Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority, Quality, Spec,
+        ThumbnailSpec,
+    },
+    upload::{MAX_PART_BYTES, Parts, UploadMethod},
 };
 
 /// Longest accepted file name, in characters. Names are echoed and never used as a path or a key.
@@ -41,6 +44,9 @@ pub struct CreateJob {
     target_format: Option<String>,
     thumbnails: Option<ThumbnailRequest>,
     compression: Option<CompressionRequest>,
+    upload: Option<String>,
+    part_size_bytes: Option<u64>,
+    sha256: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -84,6 +90,12 @@ pub struct NewJob {
     pub duration_seconds: Option<f64>,
     /// What to make.
     pub spec: Spec,
+    /// How the caller wants to send it.
+    pub upload: Option<UploadMethod>,
+    /// Length of its parts, if it is sent in parts.
+    pub part_size_bytes: Option<u64>,
+    /// What its SHA-256 must be, in hex.
+    pub sha256: Option<String>,
 }
 
 /// One thing wrong with one field.
@@ -202,6 +214,12 @@ impl CreateJob {
             errors.push("/content_type", "must be a media type such as video/mp4");
         }
 
+        let upload = errors.upload(self.upload.as_deref(), size_bytes, self.part_size_bytes);
+        let sha256 = self.sha256.map(|text| text.to_ascii_lowercase());
+        if sha256.as_deref().is_some_and(|text| !is_sha256(text)) {
+            errors.push("/sha256", "must be a SHA-256 in hex: 64 digits");
+        }
+
         if !errors.0.is_empty() {
             return Err(SpecError::Invalid(errors.0));
         }
@@ -228,8 +246,16 @@ impl CreateJob {
                 thumbnails,
                 compression,
             },
+            upload,
+            part_size_bytes: self.part_size_bytes,
+            sha256,
         })
     }
+}
+
+/// 32 bytes in hex, in lower case.
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A media type without parameters: two tokens of RFC 9110.
@@ -285,6 +311,19 @@ impl Errors {
             self.push(pointer, expected());
         }
         parsed
+    }
+
+    fn upload(&mut self, method: Option<&str>, size_bytes: u64, part_size_bytes: Option<u64>) -> Option<UploadMethod> {
+        let method = self.word("/upload", method, UploadMethod::parse, UploadMethod::expected);
+        if method == Some(UploadMethod::Put) && size_bytes > MAX_PART_BYTES {
+            self.push("/upload", format!("must be multipart above {MAX_PART_BYTES} bytes"));
+        }
+        if let Some(bytes) = part_size_bytes
+            && let Err(message) = Parts::with(size_bytes, bytes)
+        {
+            self.push("/part_size_bytes", message);
+        }
+        method
     }
 
     fn range<T: PartialOrd + std::fmt::Display + Copy>(&mut self, pointer: &str, value: Option<T>, min: T, max: T) {

@@ -59,6 +59,8 @@ failure_codes! {
     EmptySource => "empty_source", false, "Upload a file that is not empty.";
     /// The uploaded object is not as long as was declared, or longer than the limit.
     SizeMismatch => "size_mismatch", false, "Declare the file's exact size when creating the job.";
+    /// The uploaded object has another SHA-256 than was declared.
+    ChecksumMismatch => "checksum_mismatch", false, "Declare the file's own SHA-256, and upload it again.";
     /// The content is of another kind than the declared content type.
     TypeMismatch => "type_mismatch", false, "Declare the file's real content type, or none.";
     /// The content is nothing that can be processed.

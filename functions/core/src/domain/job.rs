@@ -15,6 +15,7 @@ use super::{
     probe::SourceInfo,
     spec::{Priority, Spec},
     time::UtcTime,
+    upload::{Multipart, Parts},
     words::words,
 };
 
@@ -178,8 +179,23 @@ pub struct Job {
     pub completed_at: Option<UtcTime>,
     /// The last change.
     pub updated_at: UtcTime,
-    /// Until when the upload may begin.
+    /// When it was deleted. From then on it exists for the sweep only, which removes what it consists of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<UtcTime>,
+    /// When its objects were removed for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_removed_at: Option<UtcTime>,
+    /// Until when the upload may begin; one in parts must be complete by then.
     pub upload_expires_at: UtcTime,
+    /// The upload in parts, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipart: Option<Multipart>,
+    /// What the source's SHA-256 must be, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Whether S3 has compared it. If not, the worker does.
+    #[serde(default)]
+    pub sha256_checked: bool,
 }
 
 impl Job {
@@ -219,7 +235,12 @@ impl Job {
             started_at: None,
             completed_at: None,
             updated_at: now,
+            deleted_at: None,
+            objects_removed_at: None,
             upload_expires_at: now.plus(upload_window),
+            multipart: None,
+            sha256: new.sha256,
+            sha256_checked: false,
         }
     }
 
@@ -230,6 +251,15 @@ impl Job {
             account: self.account_id.clone(),
             job: self.job_id.clone(),
         }
+    }
+
+    /// How the source is cut, when it is sent in parts.
+    #[must_use]
+    pub fn parts(&self) -> Option<Parts> {
+        self.multipart.as_ref().map(|multipart| Parts {
+            size_bytes: self.size_bytes,
+            part_size_bytes: multipart.part_size_bytes,
+        })
     }
 
     /// The name to show for it.

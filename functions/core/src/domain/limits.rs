@@ -23,13 +23,16 @@ words! {
 /// Paths below the base, without a trailing slash, that nobody has to be signed in for.
 const SIGN_IN: [&str; 3] = ["/auth/login", "/auth/refresh", "/auth/register"];
 /// Paths below the base whose POST makes a job.
-const CREATE: [&str; 3] = ["/jobs", "/submit_job", "/videos/upload"];
+const CREATE: [&str; 4] = ["/jobs", "/s3/multipart", "/submit_job", "/videos/upload"];
+/// The one whose GET does: that is how upload widgets ask for a form.
+const CREATE_BY_GET: &str = "/s3/params";
 
 impl Class {
     /// The class of a route, by its method and its path as the router has it.
     #[must_use]
     pub fn of(method: &str, route: &str) -> Self {
         match method {
+            "GET" if route == CREATE_BY_GET => Self::Create,
             "GET" | "HEAD" => Self::Read,
             "POST" if SIGN_IN.contains(&route) => Self::SignIn,
             "POST" if CREATE.contains(&route) => Self::Create,
@@ -125,6 +128,9 @@ mod tests {
             ("GET", "/jobs", Class::Read),
             ("HEAD", "/jobs/{id}", Class::Read),
             ("POST", "/jobs", Class::Create),
+            ("GET", "/s3/params", Class::Create),
+            ("POST", "/s3/multipart", Class::Create),
+            ("POST", "/s3/multipart/{upload_id}/complete", Class::Write),
             ("POST", "/videos/upload", Class::Create),
             ("POST", "/jobs/{id}/retry", Class::Write),
             ("DELETE", "/jobs/{id}", Class::Write),

@@ -23,4 +23,5 @@ pub mod spec;
 pub mod task;
 pub mod time;
 pub mod timeline;
+pub mod upload;
 mod words;

@@ -24,24 +24,44 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let declared = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .map(|value| value.to_str().unwrap_or_default());
-        let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
-            return Err(ApiError::new(Code::UnsupportedMediaType));
-        }
-        // Nothing is unpacked here: a small body stays a small body.
-        let encoding = request.headers().get(CONTENT_ENCODING);
-        if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(ApiError::new(Code::UnsupportedMediaType).detail("the body must not be compressed"));
-        }
-        let bytes = body::to_bytes(request.into_body(), MAX_BODY_BYTES)
-            .await
-            .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))?;
-        parse(&bytes).map(Self)
+        parse(&read(request).await?).map(Self)
     }
+}
+
+/// A JSON body of type `T`, and its text as it came.
+#[derive(Debug)]
+pub struct JsonText<T>(pub T, pub Bytes);
+
+impl<T, S> FromRequest<S> for JsonText<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let text = read(request).await?;
+        Ok(Self(parse(&text)?, text))
+    }
+}
+
+async fn read(request: Request) -> Result<Bytes, ApiError> {
+    let declared = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or_default());
+    let essence = declared.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    if essence.is_some_and(|text| text != "application/json" && !text.ends_with("+json")) {
+        return Err(ApiError::new(Code::UnsupportedMediaType));
+    }
+    // Nothing is unpacked here: a small body stays a small body.
+    let encoding = request.headers().get(CONTENT_ENCODING);
+    if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(ApiError::new(Code::UnsupportedMediaType).detail("the body must not be compressed"));
+    }
+    body::to_bytes(request.into_body(), MAX_BODY_BYTES)
+        .await
+        .map_err(|_| ApiError::new(Code::BodyTooLarge).detail(format!("at most {MAX_BODY_BYTES} bytes")))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {

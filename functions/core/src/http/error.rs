@@ -11,6 +11,7 @@ use crate::{
     domain::{
         create::{FieldError, SpecError},
         limits::Exceeded,
+        upload::PartsError,
     },
 };
 
@@ -72,6 +73,12 @@ codes! {
     NotCancellable => "not_cancellable", CONFLICT, "The job is over and cannot be cancelled";
     /// The job did not end in a way that another run could change, or runs already.
     NotRetryable => "not_retryable", CONFLICT, "The job cannot be retried";
+    /// The upload was ended, has expired, or never was one in parts.
+    UploadOver => "upload_over", CONFLICT, "There is no upload under way";
+    /// Not everything has been sent.
+    UploadIncomplete => "upload_incomplete", CONFLICT, "Parts of the upload are missing";
+    /// The same key came with the same request, which is not answered yet.
+    IdempotencyInProgress => "idempotency_in_progress", CONFLICT, "The first request with this key is under way";
     /// No place for the bytes: waiting changes nothing, deleting jobs does. So it is a conflict with what is there, and not
     /// a 403, which would say that no such request may ever be made.
     QuotaBytes => "quota_bytes", CONFLICT, "The account's storage is full";
@@ -87,6 +94,10 @@ codes! {
     UnsupportedMediaType => "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The request body must be JSON";
     /// Fields have values that are not accepted.
     ValidationFailed => "validation_failed", UNPROCESSABLE_ENTITY, "Some fields are not valid";
+    /// The list names other parts than were sent.
+    PartsMismatch => "parts_mismatch", UNPROCESSABLE_ENTITY, "The parts are not those that were sent";
+    /// The same key came with another request.
+    IdempotencyMismatch => "idempotency_mismatch", UNPROCESSABLE_ENTITY, "The key belongs to another request";
     /// The source is longer than the stack accepts.
     SourceTooLarge => "source_too_large", UNPROCESSABLE_ENTITY, "The source is too large";
     /// The declared content type cannot be processed.
@@ -232,6 +243,19 @@ impl From<SpecError> for ApiError {
             SpecError::Invalid(errors) => Self::fields(errors),
             SpecError::SourceTooLarge { .. } => Self::new(Code::SourceTooLarge).detail(detail),
             SpecError::UnsupportedSourceType => Self::new(Code::UnsupportedSourceType).detail(detail),
+        }
+    }
+}
+
+impl From<PartsError> for ApiError {
+    fn from(error: PartsError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PartsError::Incomplete { .. } => Self::new(Code::UploadIncomplete).detail(detail),
+            PartsError::Mismatch(errors) => Self {
+                errors,
+                ..Self::new(Code::PartsMismatch)
+            },
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod body;
 pub mod edge;
 pub mod error;
+pub mod etag;
 pub mod limits;
 pub mod operator;
 pub mod router;
@@ -16,7 +17,7 @@ pub mod view;
 
 pub use audit::Trail;
 pub use auth::{Authenticator, Caller};
-pub use body::JsonBody;
+pub use body::{JsonBody, JsonText};
 pub use edge::Edge;
 pub use error::{ApiError, Code};
 pub use operator::Operator;

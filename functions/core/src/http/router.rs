@@ -9,7 +9,7 @@ use axum::{
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER,
             STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
         },
     },
@@ -135,14 +135,20 @@ fn decorate(mut response: Response, request_id: &str) -> Response {
     for (name, value) in SECURITY {
         set(&mut response, name, value);
     }
+    // What has a tag may be kept, and asked for again; all else is secret or changes at once.
+    let cache = if response.headers().contains_key(ETAG) {
+        "private, no-cache"
+    } else {
+        "no-store"
+    };
+    set(&mut response, CACHE_CONTROL, cache);
     response
 }
 
 /// On every answer. An answer of this API is data: no browser has a reason to run, frame, sniff, cache or tell of it.
-const SECURITY: [(HeaderName, &str); 5] = [
+const SECURITY: [(HeaderName, &str); 4] = [
     (STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (CACHE_CONTROL, "no-store"),
     (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (REFERRER_POLICY, "no-referrer"),
 ];

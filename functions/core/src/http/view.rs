@@ -42,6 +42,41 @@ pub struct JobView {
     updated_at: UtcTime,
     error: Option<Failure>,
     metrics: Option<Metrics>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload: Option<UploadView>,
+}
+
+/// How the source of a job that waits for it is to come. URLs are signed when they are asked for.
+#[derive(Debug, Serialize)]
+#[serde(tag = "method", rename_all = "UPPERCASE")]
+enum UploadView {
+    Put {
+        expires_at: UtcTime,
+    },
+    Multipart {
+        upload_id: String,
+        part_size_bytes: u64,
+        part_count: u32,
+        expires_at: UtcTime,
+    },
+}
+
+impl UploadView {
+    fn new(job: &Job) -> Option<Self> {
+        if job.status != Status::Pending {
+            return None;
+        }
+        let expires_at = job.upload_expires_at;
+        Some(match (&job.multipart, job.parts()) {
+            (Some(multipart), Some(parts)) => Self::Multipart {
+                upload_id: multipart.upload_id.clone(),
+                part_size_bytes: parts.part_size_bytes,
+                part_count: parts.count(),
+                expires_at,
+            },
+            _ => Self::Put { expires_at },
+        })
+    }
 }
 
 impl JobView {
@@ -49,6 +84,7 @@ impl JobView {
     #[must_use]
     pub fn new(job: Job, metrics: Option<Metrics>) -> Self {
         Self {
+            upload: UploadView::new(&job),
             progress_percent: job.progress_percent(),
             tasks_done: job.tasks_done(),
             tasks_total: job.tasks_total,
@@ -81,5 +117,11 @@ impl JobView {
             error: job.error,
             metrics,
         }
+    }
+
+    /// Without the upload, for an answer that says more about it.
+    #[must_use]
+    pub fn without_upload(self) -> Self {
+        Self { upload: None, ..self }
     }
 }

@@ -5,7 +5,7 @@ use reelay_core::{
     adapters::AwsError,
     domain::{
         estimate::Machine,
-        failure::Stage,
+        failure::{FailureCode, Stage},
         plan::{Input, Plan},
         probe::Probe,
         task::{ChunkResult, TaskId},
@@ -31,6 +31,7 @@ pub(super) async fn work(attempt: &Attempt<'_>) -> Result<Made, TaskError> {
     if let Some(made) = keep(attempt).await? {
         return Ok(made);
     }
+    compare(attempt).await?;
     let scratch = attempt.scratch(0)?;
     let mut usage = Usage::default();
     let served = Served::start(attempt, input::source(attempt)?)?;
@@ -64,6 +65,24 @@ pub(super) async fn work(attempt: &Attempt<'_>) -> Result<Made, TaskError> {
         kept: Vec::new(),
         cost: attempt.cost(&usage, served.read_bytes() + reread_bytes, copied_bytes),
     })
+}
+
+/// Reads the whole source for its SHA-256, if one was declared that S3 has not compared. S3 compares what comes by one
+/// PUT; of an upload in parts it only knows the parts.
+async fn compare(attempt: &Attempt<'_>) -> Result<(), TaskError> {
+    let declared = attempt.job.sha256.as_ref().filter(|_| !attempt.job.sha256_checked);
+    let Some(declared) = declared else { return Ok(()) };
+    let source = input::source(attempt)?;
+    let digest = attempt.bench.transfer.digest(&source).await;
+    let digest = digest.map_err(|error| TaskError::aws(Stage::Fetch, error))?;
+    if digest.sha256 == *declared {
+        return Ok(());
+    }
+    Err(TaskError::permanent(
+        FailureCode::ChecksumMismatch,
+        Stage::Fetch,
+        "the uploaded file has another SHA-256 than was declared",
+    ))
 }
 
 fn new_plan(attempt: &Attempt<'_>, probe: &Probe, input: Input) -> Plan {

@@ -100,7 +100,7 @@ impl Transfer {
     }
 
     /// Reads an object once, in order, for its hash: what the store put together was in nobody's hands before.
-    async fn digest(&self, object: &ObjectRef) -> Result<Stored, AwsError> {
+    pub(crate) async fn digest(&self, object: &ObjectRef) -> Result<Stored, AwsError> {
         let starts = (0..object.size_bytes).step_by(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX));
         let mut pieces = stream::iter(starts)
             .map(|start| self.read_range(object, start, (start + PIECE_BYTES).min(object.size_bytes)))

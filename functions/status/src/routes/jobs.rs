@@ -3,16 +3,21 @@
 use axum::{
     Json,
     extract::{Path, Query, State, rejection::QueryRejection},
+    http::HeaderMap,
+    response::Response,
 };
 use reelay_core::{
+    adapters::jobs::JobFilter,
     domain::{
         create::FieldError,
         id::JobId,
         job::{Phase, Status},
+        magic::Kind,
         probe::SourceInfo,
+        spec::Priority,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, view::JobView},
+    http::{ApiError, Caller, Code, etag, view::JobView},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,14 +25,19 @@ use super::{AppState, bad_query, not_ready};
 use crate::cursor;
 
 /// Jobs on a page that does not say how many.
-const DEFAULT_LIMIT: i32 = 25;
+const DEFAULT_LIMIT: usize = 25;
 /// Most jobs on a page.
-const MAX_LIMIT: i32 = 100;
+const MAX_LIMIT: usize = 100;
 
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
-    limit: Option<i32>,
+    limit: Option<i64>,
     cursor: Option<String>,
+    status: Option<String>,
+    kind: Option<String>,
+    priority: Option<String>,
+    created_after: Option<String>,
+    created_before: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -39,39 +49,94 @@ pub(super) struct JobList {
 pub(super) async fn list(
     State(state): State<AppState>,
     caller: Caller,
+    headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<JobList>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(bad_query)?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::fields(vec![FieldError::new(
-            "/limit",
-            format!("must be 1 to {MAX_LIMIT}"),
-        )]));
-    }
+    let (limit, filter) = query.read()?;
     let account = &caller.account.account_id;
     let after = match query.cursor.as_deref() {
-        Some(text) => Some(cursor::decode(account, text).ok_or_else(|| ApiError::new(Code::InvalidCursor))?),
+        Some(text) => {
+            let place = cursor::decode(account, &filter, text);
+            Some(place.ok_or_else(|| ApiError::new(Code::InvalidCursor))?)
+        }
         None => None,
     };
-    let page = state.jobs.page(account, limit, after.as_ref()).await?;
-    Ok(Json(JobList {
-        next_cursor: page.last.map(|last| cursor::encode(account, &last)),
+    let page = state.jobs.page(account, &filter, limit, after.as_ref()).await?;
+    tracing::debug!(
+        jobs = page.jobs.len(),
+        read = page.read,
+        units = page.read_units,
+        "jobs listed"
+    );
+    let list = JobList {
+        next_cursor: page.last.map(|last| cursor::encode(account, &filter, &last)),
         jobs: page.jobs.into_iter().map(|job| JobView::new(job, None)).collect(),
-    }))
+    };
+    etag::answer(&headers, &list)
+}
+
+impl ListQuery {
+    /// Checks every value.
+    fn read(&self) -> Result<(usize, JobFilter), ApiError> {
+        let mut errors = Vec::new();
+        let limit = self
+            .limit
+            .map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(0));
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            errors.push(FieldError::new("/limit", format!("must be 1 to {MAX_LIMIT}")));
+        }
+        let mut wrong = |pointer: &str, message: String| errors.push(FieldError::new(pointer, message));
+        let filter = JobFilter {
+            status: word(self.status.as_ref(), Status::parse, || {
+                wrong("/status", Status::expected());
+            }),
+            kind: word(self.kind.as_ref(), Kind::parse, || wrong("/kind", Kind::expected())),
+            priority: word(self.priority.as_ref(), Priority::parse, || {
+                wrong("/priority", Priority::expected());
+            }),
+            created_after: word(self.created_after.as_ref(), time, || {
+                wrong("/created_after", TIME.to_owned());
+            }),
+            created_before: word(self.created_before.as_ref(), time, || {
+                wrong("/created_before", TIME.to_owned());
+            }),
+        };
+        if errors.is_empty() {
+            Ok((limit, filter))
+        } else {
+            Err(ApiError::fields(errors))
+        }
+    }
+}
+
+const TIME: &str = "must be a time by RFC 3339 such as 2026-01-31T12:00:00Z";
+
+fn time(text: &str) -> Option<UtcTime> {
+    text.parse().ok()
+}
+
+/// A value of the query string; calls `wrong` when it is none of those that there are.
+fn word<T>(text: Option<&String>, parse: fn(&str) -> Option<T>, wrong: impl FnOnce()) -> Option<T> {
+    let parsed = parse(text?);
+    if parsed.is_none() {
+        wrong();
+    }
+    parsed
 }
 
 pub(super) async fn job(
     State(state): State<AppState>,
     caller: Caller,
+    headers: HeaderMap,
     Path(id): Path<String>,
-) -> Result<Json<JobView>, ApiError> {
+) -> Result<Response, ApiError> {
     let job = state.find(&caller, &id).await?;
     let metrics = match job.status {
         Status::Completed => state.jobs.metrics(&job.job_id).await?,
         _ => None,
     };
-    Ok(Json(JobView::new(job, metrics)))
+    etag::answer(&headers, &JobView::new(job, metrics))
 }
 
 #[derive(Serialize)]
@@ -92,10 +157,11 @@ pub(super) struct ProgressBody {
 pub(super) async fn progress(
     State(state): State<AppState>,
     caller: Caller,
+    headers: HeaderMap,
     Path(id): Path<String>,
-) -> Result<Json<ProgressBody>, ApiError> {
+) -> Result<Response, ApiError> {
     let job = state.find(&caller, &id).await?;
-    Ok(Json(ProgressBody {
+    let body = ProgressBody {
         status: job.status,
         phase: job.phase,
         progress_percent: job.progress_percent(),
@@ -107,7 +173,8 @@ pub(super) async fn progress(
         eta_seconds: job.eta_seconds(),
         updated_at: job.updated_at,
         id: job.job_id,
-    }))
+    };
+    etag::answer(&headers, &body)
 }
 
 #[derive(Serialize)]

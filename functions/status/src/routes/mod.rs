@@ -4,6 +4,7 @@ mod audit;
 mod hls;
 mod jobs;
 mod outputs;
+mod parts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,6 +49,7 @@ pub(crate) fn routes(state: AppState) -> Router {
         .route("/jobs/{id}/thumbnail", get(outputs::thumbnail))
         .route("/jobs/{id}/download", get(outputs::download))
         .route("/jobs/{id}/hls/{file}", get(hls::hls))
+        .route("/jobs/{id}/upload/parts", get(parts::parts))
         .route("/jobs/{id}/source", get(outputs::source))
         .route("/analytics/audit", get(audit::entries))
         .with_state(state)
