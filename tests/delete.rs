@@ -8,6 +8,7 @@ use e2e::{Account, Clip, Harness, JOB_LIMIT, SHORT_LIMIT, Studio, eventually};
 use reelay_core::adapters::deletion;
 use reelay_core::adapters::jobs::JobsTable;
 use reelay_core::domain::time::UtcTime;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const SMALL: Clip<'static> = Clip {
@@ -188,6 +189,49 @@ async fn an_upload_that_comes_after_the_deletion_starts_nothing_and_does_not_sta
     eventually("the end of its upload", SHORT_LIMIT, async || {
         harness.sweep().await?;
         Ok((harness.open_uploads(&prefix).await? == 0).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_deleted_account_go_with_it() -> Result<()> {
+    let harness = Harness::open().await?;
+    let (account, other) = (harness.account().await?, harness.account().await?);
+    let studio = Studio::open(&harness)?;
+    let source = studio.clip("source.mp4", &SMALL).await?;
+    let job = account.complete(&source, json!({"thumbnails": {"count": 0}})).await?;
+    let waiting = account.create(&json!({"filename": "a.mp4", "size_bytes": 6})).await?;
+    let kept = other.create(&json!({"filename": "a.mp4", "size_bytes": 6})).await?;
+    assert!(versions(&account, &job.id).await? > 0);
+
+    let delete = harness.request(Method::DELETE, &harness.url("/auth/me")?);
+    let body = json!({"password": e2e::harness::PASSWORD});
+    harness
+        .send(delete.bearer_auth(&account.token).json(&body), 204)
+        .await?;
+    swept(&account, &job.id).await?;
+    for id in [&job.id, &waiting.id] {
+        eventually("its mark", SHORT_LIMIT, async || {
+            harness.sweep().await?;
+            Ok(harness.item(id, "job").await?.get("deleted_at").map(drop))
+        })
+        .await?;
+    }
+    assert_eq!(other.job(&kept.id).await?.status, "PENDING");
+
+    // The account's own mark stays while a request that was let in before may still make a job.
+    let mut mark = harness.account_item("deletions", &account.id).await?;
+    harness.sweep().await?;
+    assert!(harness.find_account_item("deletions", &account.id).await?.is_some());
+    mark["deleted_at"] = json!(UtcTime::from_epoch_ms(UtcTime::now().epoch_ms() - 11 * 60_000));
+    harness.store_in("ACCOUNTS_TABLE", &mark).await?;
+    eventually("the end of what is left of it", SHORT_LIMIT, async || {
+        harness.sweep().await?;
+        let mark = harness.find_account_item("deletions", &account.id).await?;
+        let usage = harness
+            .find_account_item(&format!("usage#{}", account.id), "usage")
+            .await?;
+        Ok((mark.is_none() && usage.is_none()).then_some(()))
     })
     .await
 }

@@ -64,10 +64,15 @@ impl Harness {
 
     /// Stores an item as it is. For states that only a crash leaves behind.
     pub async fn store_item(&self, item: &Value) -> Result<()> {
+        self.store_in("JOBS_TABLE", item).await
+    }
+
+    /// The same for a table by its name in the stack's environment.
+    pub async fn store_in(&self, table: &str, item: &Value) -> Result<()> {
         let item: HashMap<String, AttributeValue> = serde_dynamo::to_item(item)?;
         self.dynamodb
             .put_item()
-            .table_name(self.name("JOBS_TABLE")?)
+            .table_name(self.name(table)?)
             .set_item(Some(item))
             .send()
             .await?;
@@ -76,6 +81,12 @@ impl Harness {
 
     /// One item of the accounts table.
     pub async fn account_item(&self, pk: &str, sk: &str) -> Result<Value> {
+        let item = self.find_account_item(pk, sk).await?;
+        item.with_context(|| format!("there is no {pk} {sk}"))
+    }
+
+    /// One item of the accounts table, if it is there.
+    pub async fn find_account_item(&self, pk: &str, sk: &str) -> Result<Option<Value>> {
         let answer = self
             .dynamodb
             .get_item()
@@ -85,8 +96,7 @@ impl Harness {
             .consistent_read(true)
             .send()
             .await?;
-        let item = answer.item.with_context(|| format!("there is no {pk} {sk}"))?;
-        Ok(serde_dynamo::from_item(item)?)
+        Ok(answer.item.map(serde_dynamo::from_item).transpose()?)
     }
 
     /// Makes an account an operator's, as whoever runs the stack would.
@@ -295,16 +305,8 @@ impl Harness {
 
     /// An account's own item, as it is stored.
     pub async fn profile(&self, account_id: &str) -> Result<Option<Value>> {
-        let answer = self
-            .dynamodb
-            .get_item()
-            .table_name(self.name("ACCOUNTS_TABLE")?)
-            .key("pk", AttributeValue::S(format!("account#{account_id}")))
-            .key("sk", AttributeValue::S("profile".into()))
-            .consistent_read(true)
-            .send()
-            .await?;
-        Ok(answer.item.map(serde_dynamo::from_item).transpose()?)
+        self.find_account_item(&format!("account#{account_id}"), "profile")
+            .await
     }
 
     fn lambda(&self, method: Method, path: &str) -> Result<RequestBuilder> {
