@@ -165,7 +165,7 @@ fn all_of(answer: &Answer) -> Result<Value> {
     let mut headers: Vec<_> = answer
         .headers
         .iter()
-        .filter(|(name, _)| !["date", "ratelimit", "x-request-id"].contains(&name.as_str()))
+        .filter(|(name, _)| !name.as_str().contains("request") && !["date", "ratelimit"].contains(&name.as_str()))
         .map(|(name, value)| Ok((name.to_string(), value.to_str()?.to_owned())))
         .collect::<Result<_>>()?;
     headers.sort();
