@@ -1,11 +1,13 @@
 //! The create request, and the checks that turn it into a [`NewJob`].
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority, Quality, Spec,
-    ThumbnailSpec,
+    AUDIO_BITRATE_BPS, CRF, Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority,
+    Quality, Spec, ThumbnailSpec, VIDEO_BITRATE_BPS,
 };
 
 /// Longest accepted file name, in characters. Names are echoed and never used as a path or a key.
@@ -138,12 +140,14 @@ impl CreateJob {
     /// Checks every value and fills in what was not said.
     pub fn validate(self, max_source_bytes: u64) -> Result<NewJob, SpecError> {
         let mut errors = Errors::default();
-        let (pointer, filename) = match (self.filename, self.source_file) {
-            (None, Some(name)) => ("/source_file", Some(name)),
-            (name, _) => ("/filename", name),
+        // What is not used is still checked: a request has one meaning or none.
+        let (pointer, filename, ignored_name) = match (self.filename, self.source_file) {
+            (None, Some(name)) => ("/source_file", Some(name), None),
+            (name, short) => ("/filename", name, short),
         };
         let filename = errors.required(pointer, filename);
         errors.text(pointer, Some(&filename), 1, MAX_FILENAME_CHARS);
+        errors.text("/source_file", ignored_name.as_ref(), 1, MAX_FILENAME_CHARS);
         errors.text("/title", self.title.as_ref(), 0, MAX_TITLE_CHARS);
         if self
             .description
@@ -276,9 +280,9 @@ impl Errors {
         parsed
     }
 
-    fn range<T: PartialOrd + std::fmt::Display + Copy>(&mut self, pointer: &str, value: Option<T>, min: T, max: T) {
-        if value.is_some_and(|value| value < min || value > max) {
-            self.push(pointer, format!("must be {min} to {max}"));
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, pointer: &str, value: Option<T>, range: &RangeInclusive<T>) {
+        if value.is_some_and(|value| !range.contains(&value)) {
+            self.push(pointer, format!("must be {} to {}", range.start(), range.end()));
         }
     }
 
@@ -289,8 +293,18 @@ impl Errors {
                 specs.push(spec);
             }
         };
-        match (outputs, target_format) {
+        let short = self.word(
+            "/target_format",
+            target_format.as_deref(),
+            Format::parse,
+            Format::expected,
+        );
+        match (outputs, short) {
             (Some(outputs), _) => {
+                if outputs.len() > MAX_OUTPUTS {
+                    self.push("/outputs", format!("must have at most {MAX_OUTPUTS} entries"));
+                    return specs;
+                }
                 for (index, output) in outputs.into_iter().enumerate() {
                     let pointer = format!("/outputs/{index}");
                     let format = self.word(
@@ -316,12 +330,7 @@ impl Errors {
                     }
                 }
             }
-            (None, Some(format)) => {
-                let format = self.word("/target_format", Some(&format), Format::parse, Format::expected);
-                if let Some(format) = format {
-                    add(OutputSpec { format, quality: None });
-                }
-            }
+            (None, Some(format)) => add(OutputSpec { format, quality: None }),
             (None, None) => add(OutputSpec {
                 format: Format::Mp4,
                 quality: None,
@@ -337,7 +346,7 @@ impl Errors {
 
     fn thumbnails(&mut self, request: Option<&ThumbnailRequest>) -> ThumbnailSpec {
         let count = request.and_then(|request| request.count);
-        self.range("/thumbnails/count", count, 0, MAX_THUMBNAILS);
+        self.range("/thumbnails/count", count, &(0..=MAX_THUMBNAILS));
         ThumbnailSpec {
             count: count.unwrap_or(DEFAULT_THUMBNAILS),
         }
@@ -347,18 +356,16 @@ impl Errors {
         let Some(request) = request else {
             return Compression::default();
         };
-        self.range("/compression/crf", request.crf, 1, 51);
+        self.range("/compression/crf", request.crf, &CRF);
         self.range(
             "/compression/max_bitrate_bps",
             request.max_bitrate_bps,
-            50_000,
-            100_000_000,
+            &VIDEO_BITRATE_BPS,
         );
         self.range(
             "/compression/audio_bitrate_bps",
             request.audio_bitrate_bps,
-            32_000,
-            512_000,
+            &AUDIO_BITRATE_BPS,
         );
         Compression {
             crf: request.crf,
@@ -451,6 +458,19 @@ mod tests {
         assert_eq!(
             pointers(json!({"filename": "a", "size_bytes": 1, "outputs": []})),
             ["/outputs"]
+        );
+        let many = vec![json!({"format": "mp4"}); MAX_OUTPUTS + 1];
+        assert_eq!(
+            pointers(json!({"filename": "a", "size_bytes": 1, "outputs": many})),
+            ["/outputs"]
+        );
+        // The short forms too, when the long ones are there.
+        assert_eq!(
+            pointers(
+                json!({"filename": "a", "source_file": "", "size_bytes": 1, "target_format": "exe",
+                "outputs": [{"format": "mp4"}]})
+            ),
+            ["/source_file", "/target_format"]
         );
         assert_eq!(
             pointers(json!({"filename": "a", "size_bytes": 1, "metadata": {"k": "v".repeat(1_100)}})),

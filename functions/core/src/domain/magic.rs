@@ -2,21 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
+
 /// How many bytes from the start [`detect`] wants to see.
 pub const HEAD_BYTES: usize = 4_096;
 
-/// A family of content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Moving pictures, with or without sound.
-    Video,
-    /// Sound only.
-    Audio,
-    /// A still picture or an animation.
-    Image,
-    /// A PDF document.
-    Pdf,
+words! {
+    /// A family of content.
+    Kind {
+        /// Moving pictures, with or without sound.
+        Video = "video",
+        /// Sound only.
+        Audio = "audio",
+        /// A still picture or an animation.
+        Image = "image",
+        /// A PDF document.
+        Pdf = "pdf",
+    }
 }
 
 impl Kind {

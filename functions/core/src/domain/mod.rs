@@ -7,6 +7,7 @@ pub mod audio;
 pub mod create;
 pub mod estimate;
 pub mod failure;
+pub mod filename;
 pub mod geometry;
 pub mod hls;
 pub mod id;

@@ -1,5 +1,7 @@
 //! What a job is to make: renditions, thumbnails, encoder settings.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::words::words;
@@ -8,6 +10,12 @@ use super::words::words;
 pub const MAX_DURATION_SECONDS: f64 = 12.0 * 3_600.0;
 /// Most thumbnails of one job.
 pub const MAX_THUMBNAILS: u32 = 20;
+/// Accepted constant rate factors, on x264's scale. 0 is lossless, which no profile of the outputs holds.
+pub const CRF: RangeInclusive<u32> = 1..=51;
+/// Accepted highest video bit rates.
+pub const VIDEO_BITRATE_BPS: RangeInclusive<u64> = 50_000..=100_000_000;
+/// Accepted audio bit rates: AAC's highest for stereo at 48 kHz.
+pub const AUDIO_BITRATE_BPS: RangeInclusive<u64> = 32_000..=512_000;
 
 words! {
     /// Which of the two queues a job waits in.
