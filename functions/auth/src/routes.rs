@@ -6,7 +6,6 @@ use axum::{
     Json, Router,
     extract::{FromRef, State},
     http::StatusCode,
-    routing::{get, post},
 };
 use reelay_core::{
     adapters::accounts::AccountsTable,
@@ -15,7 +14,10 @@ use reelay_core::{
         id::{AccountId, SessionId},
         time::UtcTime,
     },
-    http::{ApiError, Authenticator, Caller, Code, JsonBody},
+    http::{
+        ApiError, Authenticator, Caller, Code, JsonBody,
+        routes::{Routes, get, post},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,16 +40,19 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(authenticator: Authenticator, accounts: AccountsTable, token_lifetime: Duration) -> Router {
-    Router::new()
+    table().with_state(AppState {
+        authenticator: Arc::new(authenticator),
+        accounts,
+        token_lifetime,
+    })
+}
+
+fn table() -> Routes<AppState> {
+    Routes::new()
         .route("/auth/register", post(register))
         .route("/auth/login", post(login))
         .route("/auth/logout", post(logout))
         .route("/auth/me", get(me))
-        .with_state(AppState {
-            authenticator: Arc::new(authenticator),
-            accounts,
-            token_lifetime,
-        })
 }
 
 #[derive(Deserialize)]
@@ -158,4 +163,19 @@ async fn me(caller: Caller) -> Json<AccountBody> {
     Json(AccountBody {
         account: caller.account.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use reelay_core::http::contract::routes_of;
+
+    use super::*;
+
+    #[test]
+    fn the_routes_are_those_of_the_contract() {
+        assert_eq!(
+            table().list().collect::<std::collections::BTreeSet<_>>(),
+            routes_of("auth")
+        );
+    }
 }

@@ -6,12 +6,15 @@ use axum::{
     Json, Router,
     extract::{FromRef, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
-    routing::post,
 };
 use reelay_core::{
     adapters::{jobs::JobsTable, objects::Bucket, queue::TaskQueues},
     domain::{create::CreateJob, id::JobId, job::Job, time::UtcTime},
-    http::{ApiError, Authenticator, Caller, JsonBody, view::JobView},
+    http::{
+        ApiError, Authenticator, Caller, JsonBody,
+        routes::{Routes, post},
+        view::JobView,
+    },
 };
 use serde::Serialize;
 
@@ -34,11 +37,17 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(state: AppState) -> Router {
-    Router::new()
+    table().with_state(state)
+}
+
+fn table() -> Routes<AppState> {
+    Routes::new()
         .route("/jobs", post(create))
         .route("/jobs/{id}/cancel", post(actions::cancel))
         .route("/jobs/{id}/retry", post(actions::retry))
-        .with_state(state)
+        // As written by people who already use such services.
+        .route("/videos/upload", post(create))
+        .route("/submit_job", post(create))
 }
 
 /// A new job and where its source goes.
@@ -101,4 +110,19 @@ async fn create(
             upload,
         }),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use reelay_core::http::contract::routes_of;
+
+    use super::*;
+
+    #[test]
+    fn the_routes_are_those_of_the_contract() {
+        assert_eq!(
+            table().list().collect::<std::collections::BTreeSet<_>>(),
+            routes_of("upload")
+        );
+    }
 }

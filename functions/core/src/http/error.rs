@@ -6,17 +6,18 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::contract;
 use crate::{
     adapters::AwsError,
     domain::create::{FieldError, SpecError},
 };
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident => $text:literal, $status:ident, $title:literal;)*) => {
+    ($($(#[doc = $meaning:literal])* $name:ident => $text:literal, $status:ident, $title:literal;)*) => {
         /// The stable code of an API error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $meaning])* $name,)*
         }
 
         impl Code {
@@ -39,6 +40,12 @@ macro_rules! codes {
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
+            }
+
+            /// What it means, in sentences: the comment beside it in this file.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),*).trim_ascii(),)* }
             }
         }
     };
@@ -152,7 +159,7 @@ impl ApiError {
 
     pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
         Problem {
-            r#type: format!("urn:reelay:problem:{}", self.code.as_str()),
+            r#type: contract::problem_type(self.code),
             title: self.code.title(),
             status: self.code.status().as_u16(),
             code: self.code.as_str(),

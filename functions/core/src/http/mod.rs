@@ -4,10 +4,14 @@
 
 pub mod auth;
 pub mod body;
+pub mod contract;
 pub mod error;
+pub mod query;
 pub mod router;
+pub mod routes;
 pub mod view;
 
 pub use auth::{Authenticator, Caller};
 pub use body::JsonBody;
 pub use error::{ApiError, Code};
+pub use query::QueryOf;

@@ -7,20 +7,20 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request},
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderName, HeaderValue, StatusCode, Uri,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+            ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
             X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use lambda_http::{RequestExt as _, request::RequestContext};
 use tower::Layer as _;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use super::{ApiError, Code, error::RETRY_AFTER_SECONDS};
+use super::{ApiError, Code, contract, error::RETRY_AFTER_SECONDS};
 
 /// The bases under which every route answers.
 const BASES: [&str; 2] = ["/api/v1", "/api"];
@@ -33,11 +33,27 @@ pub async fn serve(own: Router) -> Result<(), lambda_http::Error> {
         based = based.nest(base, own.clone());
     }
     let app = based
-        .fallback(|| async { ApiError::new(Code::NotFound) })
-        .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
+        .fallback(unmatched)
+        .method_not_allowed_fallback(unmatched)
         .layer(middleware::from_fn(finish));
     // Outside of the router, since it changes the path that is routed by.
     lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(app)).await
+}
+
+/// What none of this function's routes takes. Another function's may: API Gateway sends a method that no route has to
+/// one function for all, so what the path allows is asked of the contract and not of the own routes.
+async fn unmatched(uri: Uri) -> Response {
+    let relative = BASES.iter().find_map(|base| uri.path().strip_prefix(base));
+    let methods = relative.map(contract::methods_at).unwrap_or_default();
+    if methods.is_empty() {
+        return ApiError::new(Code::NotFound).into_response();
+    }
+    let allowed = methods.into_iter().collect::<Vec<_>>().join(", ");
+    let mut response = ApiError::new(Code::MethodNotAllowed).into_response();
+    if let Ok(value) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
 }
 
 /// The last step of every request.
@@ -70,7 +86,9 @@ async fn finish(request: Request, next: Next) -> Response {
 }
 
 fn decorate(mut response: Response, request_id: &str) -> Response {
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+    let own = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = own.or_else(|| foreign(response.status())) {
+        *response.status_mut() = error.code().status();
         *response.body_mut() = Body::from(serde_json::to_vec(&error.problem(request_id)).unwrap_or_default());
         set(&mut response, CONTENT_TYPE, "application/problem+json");
     }
@@ -90,8 +108,26 @@ fn decorate(mut response: Response, request_id: &str) -> Response {
         "max-age=31536000; includeSubDomains",
     );
     set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut response, CACHE_CONTROL, "no-store");
+    // What is the same for everybody says so itself.
+    let headers = response.headers_mut();
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// An error that an extractor of axum's own answers with, such as a path whose escapes are no UTF-8.
+fn foreign(status: StatusCode) -> Option<ApiError> {
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+        status if status.is_client_error() => Code::InvalidRequest,
+        status if status.is_server_error() => Code::InternalError,
+        _ => return None,
+    };
+    Some(ApiError::new(code))
 }
 
 fn set(response: &mut Response, name: HeaderName, value: &'static str) {

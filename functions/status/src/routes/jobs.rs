@@ -2,27 +2,22 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
 };
 use reelay_core::{
     domain::{
         create::FieldError,
         id::JobId,
-        job::{Phase, Status},
+        job::{DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS, Phase, Status},
         probe::SourceInfo,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, view::JobView},
+    http::{ApiError, Caller, Code, QueryOf, view::JobView},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, bad_query, not_ready};
+use super::{AppState, not_ready};
 use crate::cursor;
-
-/// Jobs on a page that does not say how many.
-const DEFAULT_LIMIT: i32 = 25;
-/// Most jobs on a page.
-const MAX_LIMIT: i32 = 100;
 
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
@@ -39,14 +34,13 @@ pub(super) struct JobList {
 pub(super) async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<JobList>, ApiError> {
-    let Query(query) = query.map_err(bad_query)?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE_JOBS);
+    if !(1..=MAX_PAGE_JOBS).contains(&limit) {
         return Err(ApiError::fields(vec![FieldError::new(
             "/limit",
-            format!("must be 1 to {MAX_LIMIT}"),
+            format!("must be 1 to {MAX_PAGE_JOBS}"),
         )]));
     }
     let account = &caller.account.account_id;
