@@ -234,7 +234,10 @@ async fn hear_seams(account: &Account<'_>, studio: &Studio, recording: Recording
         let around = seam - 2 * 1_024..seam + 2 * 1_024;
         let of_both = reference[around.clone()].iter().zip(&heard[around]);
         let worst = of_both.map(|(one, other)| (one - other).abs()).fold(0.0, f64::max);
-        ensure!(worst < SEAM_SOUND, "{recording:?}: an error of {worst} at sample {seam}");
+        ensure!(
+            worst < SEAM_SOUND,
+            "{recording:?}: an error of {worst} at sample {seam}"
+        );
     }
     Ok(())
 }

@@ -12,6 +12,8 @@
 //! recordings  sources in the shapes that real ones have
 //! behind      tables, buckets, queues and functions, for what the API does not tell
 //! worker      the processes that encode
+//! contract    the API's own document, and what it says of an answer
+//! node        Node.js with pinned packages
 //! browser     Chromium, and what it saw of a job's outputs
 //! rie         a function under the Lambda Runtime Interface Emulator
 //! wire        what lies between such a function and the services
@@ -24,8 +26,10 @@ pub mod barcode;
 pub mod beeps;
 pub mod behind;
 pub mod browser;
+pub mod contract;
 pub mod events;
 pub mod harness;
+pub mod node;
 pub mod recordings;
 pub mod rie;
 mod stack;

@@ -1,0 +1,354 @@
+//! The API is what its own document says: for every operation, for every error, for a client generated from it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use e2e::contract::{Document, Operation, methods_of};
+use e2e::{Account, Answer, Clip, Harness, Studio, node};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contract");
+/// A clip that is enough for every output.
+const CLIP: Clip<'_> = Clip {
+    seconds: 1,
+    size: (320, 180),
+    rate: 25,
+    sound: true,
+    encoding: e2e::studio::MP4,
+};
+/// How soon a request that is none is refused.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Jobs in each state that some operation needs.
+struct Jobs {
+    completed: String,
+    failed: String,
+    pending: String,
+}
+
+async fn jobs(account: &Account<'_>) -> Result<Jobs> {
+    let studio = Studio::open(account.harness)?;
+    let source = studio.clip("source.mp4", &CLIP).await?;
+    let outputs = json!({"outputs": [{"format": "mp4"}, {"format": "hls"}], "thumbnails": {"count": 1},
+        "title": "Contract", "metadata": {"": {"deep": [1e300, null]}}});
+    let completed = account.complete(&source, outputs).await?;
+    // It begins like an MP4, and so is accepted; there is nothing behind it.
+    let cut_off = tokio::fs::read(&source).await?[..2_000].to_vec();
+    let failed = account.submit(cut_off, json!({})).await?;
+    let failed = account.finish(failed).await?;
+    anyhow::ensure!(failed.status == "FAILED", "{failed:?}");
+    let pending = account.create(&json!({"filename": "a.mp4", "size_bytes": 1})).await?;
+    Ok(Jobs {
+        completed: completed.id,
+        failed: failed.id,
+        pending: pending.id,
+    })
+}
+
+/// Asks for an operation with its own example.
+async fn ask(account: &Account<'_>, operation: &Operation<'_>, base: &str, jobs: &Jobs, slash: &str) -> Result<Answer> {
+    let harness = account.harness;
+    let job = match operation.path {
+        "/jobs/{id}/cancel" => &jobs.pending,
+        "/jobs/{id}/retry" => &jobs.failed,
+        _ => &jobs.completed,
+    };
+    let path = format!("{base}{}{slash}", operation.path_for(job));
+    let mut request = harness.request(operation.method.parse()?, &harness.url_at_root(&path)?);
+    if operation.needs_token() {
+        let ends_its_session = operation.path == "/auth/logout";
+        let token = if ends_its_session {
+            harness.login(&account.email).await?
+        } else {
+            account.token.clone()
+        };
+        request = request.bearer_auth(token);
+    }
+    if let Some(mut body) = operation.example() {
+        match operation.path {
+            "/auth/register" => body["email"] = json!(format!("e2e-{}@example.org", uuid::Uuid::new_v4().simple())),
+            "/auth/login" => body = json!({"email": account.email, "password": e2e::harness::PASSWORD}),
+            _ => {}
+        }
+        request = request.json(&body);
+    }
+    harness.send_any(request).await
+}
+
+#[tokio::test]
+async fn a18_every_operation_answers_as_documented() -> Result<()> {
+    let harness = Harness::open().await?;
+    let document = Document::fetch(&harness).await?;
+    let account = harness.account().await?;
+    let jobs = jobs(&account).await?;
+    let mut asked = 0;
+    for operation in document.operations() {
+        let answer = ask(&account, &operation, "/api/v1", &jobs, "").await?;
+        operation.check(&answer)?;
+        let good = operation.good_status()?;
+        assert_eq!(
+            answer.status.as_u16(),
+            good,
+            "{operation:?}: {:?}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        if operation.needs_token() {
+            let request = harness.request(operation.method.parse()?, &harness.url(&operation.path_for("x"))?);
+            let refused = harness.send(request, 401).await?;
+            operation.check(&refused)?;
+        }
+        if operation.path.contains("{id}") {
+            let request = harness.request(operation.method.parse()?, &harness.url(&operation.path_for("x"))?);
+            operation.check(&harness.send(request.bearer_auth(&account.token), 404).await?)?;
+        }
+        asked += 1;
+    }
+    assert!(asked >= 24, "{asked} operations");
+    // What a failed job shows is documented too.
+    let shown = document.operations().find(|operation| operation.path == "/jobs/{id}");
+    let failed = account.get(&format!("/jobs/{}", jobs.failed), 200).await?;
+    shown.context("no /jobs/{id}")?.check(&failed)
+}
+
+/// Each alternative path, under both bases, with and without a slash, is answered like the path that it stands for.
+#[tokio::test]
+async fn alternative_paths_are_the_same() -> Result<()> {
+    let harness = Harness::open().await?;
+    let document = Document::fetch(&harness).await?;
+    let account = harness.account().await?;
+    let jobs = jobs(&account).await?;
+    let mut asked = 0;
+    for alias in document.operations() {
+        let Some(path) = alias.alias_of() else { continue };
+        let own = document
+            .operations()
+            .find(|operation| operation.path == path && operation.method == alias.method)
+            .context("it stands for nothing")?;
+        for base in ["/api/v1", "/api"] {
+            for slash in ["", "/"] {
+                let answer = ask(&account, &alias, base, &jobs, slash).await?;
+                assert_eq!(
+                    answer.status.as_u16(),
+                    own.good_status()?,
+                    "{base}{}{slash}",
+                    alias.path
+                );
+                own.check(&answer)?;
+                match answer.status.as_u16() {
+                    200 => {
+                        let same = ask(&account, &own, "/api/v1", &jobs, "").await?;
+                        assert_eq!(answer.json::<Value>()?, same.json::<Value>()?, "{base}{}", alias.path);
+                    }
+                    302 => {
+                        let file = harness.request(Method::GET, answer.header("location")?);
+                        assert!(harness.send(file, 200).await?.body.len() > 100, "{base}{}", alias.path);
+                    }
+                    201 => {
+                        let id = answer.text("/id")?;
+                        assert_eq!(answer.header("location")?, format!("/api/v1/jobs/{id}"));
+                        account.post(&format!("/jobs/{id}/cancel"), &json!({}), 200).await?;
+                    }
+                    other => panic!("{other} for {alias:?}"),
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 4 * 12, "{asked} requests");
+
+    // With the names that such clients use.
+    let body = json!({"source_file": "holiday.mov", "size_bytes": 7, "target_format": "webm", "priority": "high"});
+    let created = account.post("/submit_job", &body, 201).await?;
+    assert_eq!(created.text("/filename")?, "holiday.mov");
+    assert_eq!(created.text("/priority")?, "high");
+    assert_eq!(
+        created.value("/spec/outputs")?,
+        json!([{"format": "webm", "quality": null}])
+    );
+    let done = account.get(&format!("/job/{}/status", jobs.completed), 200).await?;
+    assert_eq!(done.text("/status")?, "COMPLETED");
+    for figure in ["peak_cpu_percent", "peak_memory_mb", "processing_seconds"] {
+        let value = done.value(&format!("/metrics/{figure}"))?;
+        assert!(value.as_f64().is_some_and(|value| value > 0.0), "{figure}: {value}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_code_leads_to_what_to_do() -> Result<()> {
+    let harness = Harness::open().await?;
+    let document = Document::fetch(&harness).await?;
+    for base in ["/api/v1", "/api"] {
+        let page = harness.request(Method::GET, &harness.url_at_root(&format!("{base}/docs"))?);
+        let page = harness.send(page, 200).await?;
+        assert_eq!(page.header("content-type")?, "text/html; charset=utf-8");
+        let policy = page.header("content-security-policy")?;
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+        let text = String::from_utf8(page.body)?;
+        for code in document.codes()? {
+            assert!(text.contains(&format!("<section id=\"{code}\">")), "{code}");
+        }
+    }
+    let url = harness.url("/jobs/x")?;
+    let problem = harness.send(harness.request(Method::GET, &url), 401).await?;
+    let kind = problem.problem("unauthenticated")?["type"].as_str().map(str::to_owned);
+    let resolved = reqwest::Url::parse(&url)?.join(&kind.context("no type")?)?;
+    assert_eq!(resolved.fragment(), Some("unauthenticated"));
+    harness
+        .send(harness.request(Method::GET, resolved.as_str()), 200)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_method_hears_which_are_right() -> Result<()> {
+    let harness = Harness::open().await?;
+    let document = Document::fetch(&harness).await?;
+    let mut refused = 0;
+    for operation in document.operations() {
+        let methods = methods_of(&document, operation.path);
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            if methods.contains(method) {
+                continue;
+            }
+            let path = operation.path_for("job_019aa5f2c3d47e8f9a0b1c2d3e4f5a6b");
+            let answer = harness.request(method.parse()?, &harness.url(&path)?);
+            let answer = harness.send(answer, 405).await?;
+            answer.problem("method_not_allowed")?;
+            let mut allowed: Vec<_> = answer.header("allow")?.split(", ").collect();
+            allowed.retain(|method| *method != "HEAD");
+            assert_eq!(allowed, methods.iter().collect::<Vec<_>>(), "{method} {path}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 80, "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a20_what_is_no_request_is_refused_at_once() -> Result<()> {
+    let harness = Harness::open().await?;
+    let account = harness.account().await?;
+    let deep = format!("{{\"metadata\":{}1{}}}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+    let names: String = (0..1_000_000).map(|n| format!("\"{n}\":1,")).collect();
+    let many = format!("{{{names}\"filename\":\"a\"}}");
+    let bodies: [(&str, Vec<u8>, &[u16], Option<&str>); 9] = [
+        ("11 MB", vec![b'a'; 11 << 20], &[413], None),
+        ("a million names", many.into_bytes(), &[413], None),
+        ("10,000 levels", deep.into_bytes(), &[400, 413], None),
+        ("500 levels", "[".repeat(500).into_bytes(), &[400], None),
+        (
+            "no UTF-8",
+            b"{\"filename\":\"\xff\"}".to_vec(),
+            &[400],
+            Some("/filename"),
+        ),
+        (
+            "half a pair",
+            br#"{"filename":"\ud800"}"#.to_vec(),
+            &[400],
+            Some("/filename"),
+        ),
+        ("cut off", br#"{"filename":"a","size_by"#.to_vec(), &[400], None),
+        (
+            "a word",
+            br#"{"filename":"a","size_bytes":1,"thumbnails":{"count":"x"}}"#.to_vec(),
+            &[400],
+            Some("/thumbnails/count"),
+        ),
+        (
+            "a list",
+            br#"{"filename":"a","size_bytes":1,"outputs":[{"format":"mp4"},{"format":1}]}"#.to_vec(),
+            &[400],
+            Some("/outputs/1/format"),
+        ),
+    ];
+    for (what, body, statuses, pointer) in bodies {
+        let request = harness
+            .request(Method::POST, &harness.url("/jobs")?)
+            .bearer_auth(&account.token);
+        let began = Instant::now();
+        let answer = harness
+            .send_any(request.header(CONTENT_TYPE, "application/json").body(body))
+            .await?;
+        let took = began.elapsed();
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(
+            statuses.contains(&answer.status.as_u16()),
+            "{what}: {} {text}",
+            answer.status
+        );
+        assert!(took < REFUSAL_LIMIT, "{what}: {took:?}");
+        if let Some(pointer) = pointer {
+            assert_eq!(answer.pointers()?, [pointer], "{what}");
+        }
+    }
+    for (query, pointer) in [
+        ("limit=x", "/limit"),
+        ("limit=1&limit=2", "/limit"),
+        ("limit=0", "/limit"),
+    ] {
+        let url = harness.url(&format!("/jobs?{query}"))?;
+        let answer = harness
+            .send_any(harness.request(Method::GET, &url).bearer_auth(&account.token))
+            .await?;
+        assert!(
+            [400, 422].contains(&answer.status.as_u16()),
+            "{query}: {}",
+            answer.status
+        );
+        assert_eq!(answer.pointers()?, [pointer], "{query}");
+    }
+    // A path that is no text.
+    let answer = account.get("/jobs/%ff/progress", 400).await?;
+    answer.problem("invalid_request")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_generated_client_works() -> Result<()> {
+    let harness = Harness::open().await?;
+    let document = Document::fetch(&harness).await?;
+    let studio = Studio::open(&harness)?;
+    let source = studio.clip("source.mp4", &CLIP).await?;
+    let tools = node::install(Path::new(SCRIPTS), &harness.target().join("tools/contract-client")).await?;
+    // The compiler looks for packages beside the source.
+    let scratch = tempfile::tempdir_in(&tools)?;
+    let place = scratch.path();
+    for file in ["journey.ts", "tsconfig.json", "package.json"] {
+        tokio::fs::copy(Path::new(SCRIPTS).join(file), place.join(file)).await?;
+    }
+    tokio::fs::write(place.join("openapi.json"), document.0.to_string()).await?;
+    let run = async |program: &str, arguments: &[&str]| {
+        let mut command = node::command("node");
+        command.arg(program).args(arguments).current_dir(place);
+        node::run(command, program, &[]).await
+    };
+    let bin = |name: &str| tools.join("node_modules").join(name).to_string_lossy().into_owned();
+    run(
+        &bin("openapi-typescript/bin/cli.js"),
+        &["openapi.json", "--output", "api.d.ts"],
+    )
+    .await?;
+    run(&bin("typescript/bin/tsc"), &["--project", "."]).await?;
+
+    let email = format!("e2e-{}@example.org", uuid::Uuid::new_v4().simple());
+    let output = run(
+        "journey.js",
+        &[harness.name("API_URL")?, &email, &source.to_string_lossy()],
+    )
+    .await?;
+    let told: Value = serde_json::from_slice(&output.stdout)?;
+    assert!(
+        told["cpu_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0),
+        "{told}"
+    );
+    let expected = json!({"account": email, "status": "COMPLETED", "error": null, "cpu_seconds": told["cpu_seconds"],
+        "outputs": [["mp4-360p", 25], ["proof", null], ["thumbnail-01", null], ["thumbnail-02", null], ["thumbnail-03", null]],
+        "listed": [true], "pointers": ["/thumbnails/count"], "retry": "not_retryable"});
+    assert_eq!(told, expected);
+    Ok(())
+}
