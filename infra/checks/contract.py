@@ -5,7 +5,7 @@
 Schemathesis takes every operation of the document (all of its phases and checks): the examples, values at and behind each
 bound, random ones, and sequences that follow the document's links. A finding is a 5xx, an answer with an undocumented
 status, header, type or shape, a valid request that is refused, an invalid one that is not, a missing token that is not
-missed. Needs API_URL. Exits 1 if anything was found, or if an operation was left out.
+missed. A completed job is there to be asked about. Needs API_URL. Exits 1 if anything was found, or if an operation was left out.
 """
 
 import argparse
@@ -16,10 +16,17 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
-# Runs within the same process as the generator: it signs requests in, as accounts of their own.
-HOOKS = pathlib.Path(__file__).with_name("contract_hooks.py")
+import contract_hooks
+from contract_hooks import call
+
+HERE = pathlib.Path(__file__).parent
+# A second of video, small enough to be encoded in no time.
+CLIP = ["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10:duration=1", "-c:v", "libx264", "-preset", "ultrafast",
+        "-pix_fmt", "yuv420p"]
+JOB_LIMIT_SECONDS = 120
 
 # What a schema cannot say. Each is about one operation and one check; all else holds for it.
 EXCEPTIONS = """
@@ -36,6 +43,25 @@ def document(url: str) -> dict:
         return json.load(answer)
 
 
+def completed_job(token: str, folder: pathlib.Path) -> str:
+    """Makes a job and waits for its end."""
+    lines = subprocess.run(["cargo", "local", "tools"], cwd=HERE, check=True, capture_output=True, text=True).stdout
+    ffmpeg = dict(line.split("=", 1) for line in lines.splitlines() if "=" in line)["FFMPEG"]
+    clip = folder / "clip.mp4"
+    subprocess.run([ffmpeg, "-loglevel", "error", *CLIP, clip], check=True)
+    data = clip.read_bytes()
+    job = call("POST", "/jobs", {"filename": "clip.mp4", "size_bytes": len(data), "thumbnails": {"count": 1},
+                                 "outputs": [{"format": "mp4"}, {"format": "hls"}]}, token)
+    upload = urllib.request.Request(job["upload"]["url"], data, job["upload"]["headers"], method="PUT")
+    urllib.request.urlopen(upload, timeout=60).close()
+    end = time.monotonic() + JOB_LIMIT_SECONDS
+    while (status := call("GET", f"/jobs/{job['id']}", token=token)["status"]) != "COMPLETED":
+        if status == "FAILED" or time.monotonic() > end:
+            raise SystemExit(f"contract: the job is {status}")
+        time.sleep(0.5)
+    return job["id"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-examples", type=int, default=25, help="random requests an operation (default: 25)")
@@ -43,21 +69,29 @@ def main() -> int:
     parser.add_argument("--include", help="only operations whose path matches this expression")
     arguments = parser.parse_args()
     url = os.environ["API_URL"]
-    operations = sum(len(item) for item in document(url)["paths"].values())
+    described = document(url)
+    operations = sum(len(item) for item in described["paths"].values())
 
     with tempfile.TemporaryDirectory(prefix="reelay-contract-") as folder:
         config = pathlib.Path(folder) / "schemathesis.toml"
         config.write_text(EXCEPTIONS)
+        # From a file: the generator leaves out the operation that it has a document from.
+        schema = pathlib.Path(folder) / "openapi.json"
+        schema.write_text(json.dumps(described))
         command = [
             pathlib.Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run",
-            f"{url}/openapi.json", "--url", url, "--checks", "all", "--phases", "examples,coverage,fuzzing,stateful",
+            schema, "--url", url, "--checks", "all", "--phases", "examples,coverage,fuzzing,stateful",
             "--mode", "all", "--max-examples", str(arguments.max_examples), "--seed", str(arguments.seed),
-            "--generation-deterministic", "--generation-database", "none", "--request-timeout", "20", "--workers", "2",
+            "--generation-database", "none", "--request-timeout", "20", "--workers", "2",
             "--continue-on-failure", "--no-color",
         ]
         if arguments.include:
             command += ["--include-path-regex", arguments.include]
-        environment = os.environ | {"SCHEMATHESIS_HOOKS": "contract_hooks", "PYTHONPATH": str(HOOKS.parent)}
+        token = contract_hooks.new_token()
+        environment = os.environ | {
+            "SCHEMATHESIS_HOOKS": "contract_hooks", "PYTHONPATH": str(HERE), "CONTRACT_TOKEN": token,
+            "CONTRACT_JOB": completed_job(token, pathlib.Path(folder)),
+        }
         running = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
         told = []
         for line in running.stdout:

@@ -5,9 +5,12 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{
-    AUDIO_BITRATE_BPS, CRF, Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority,
-    Quality, Spec, ThumbnailSpec, VIDEO_BITRATE_BPS,
+use super::{
+    json::{self, Object},
+    spec::{
+        AUDIO_BITRATE_BPS, CRF, Compression, DURATION_SECONDS, Format, MAX_THUMBNAILS, OutputSpec, Preset, Priority,
+        Quality, Spec, ThumbnailSpec, VIDEO_BITRATE_BPS,
+    },
 };
 
 /// Longest accepted file name, in characters. Names are echoed and never used as a path or a key.
@@ -31,6 +34,7 @@ pub struct CreateJob {
     filename: Option<String>,
     /// Short form of `filename`.
     source_file: Option<String>,
+    #[serde(default, deserialize_with = "json::whole")]
     size_bytes: Option<u64>,
     content_type: Option<String>,
     priority: Option<String>,
@@ -38,11 +42,11 @@ pub struct CreateJob {
     description: Option<String>,
     metadata: Option<Map<String, Value>>,
     duration_seconds: Option<f64>,
-    outputs: Option<Vec<OutputRequest>>,
+    outputs: Option<Vec<Object<OutputRequest>>>,
     /// Short form of one output.
     target_format: Option<String>,
-    thumbnails: Option<ThumbnailRequest>,
-    compression: Option<CompressionRequest>,
+    thumbnails: Option<Object<ThumbnailRequest>>,
+    compression: Option<Object<CompressionRequest>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -54,14 +58,18 @@ struct OutputRequest {
 
 #[derive(Debug, Clone, Deserialize)]
 struct ThumbnailRequest {
+    #[serde(default, deserialize_with = "json::whole")]
     count: Option<u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct CompressionRequest {
+    #[serde(default, deserialize_with = "json::whole")]
     crf: Option<u32>,
     preset: Option<String>,
+    #[serde(default, deserialize_with = "json::whole")]
     max_bitrate_bps: Option<u64>,
+    #[serde(default, deserialize_with = "json::whole")]
     audio_bitrate_bps: Option<u64>,
 }
 
@@ -173,23 +181,16 @@ impl CreateJob {
                 format!("must have at most {MAX_METADATA_BYTES} bytes as JSON"),
             );
         }
-        if let Some(seconds) = self.duration_seconds
-            && !(seconds > 0.0 && seconds <= MAX_DURATION_SECONDS)
-        {
-            errors.push(
-                "/duration_seconds",
-                format!("must be above 0 and at most {MAX_DURATION_SECONDS}"),
-            );
-        }
+        errors.range("/duration_seconds", self.duration_seconds, &DURATION_SECONDS);
         let priority = errors.word(
             "/priority",
             self.priority.as_deref(),
             Priority::parse,
             Priority::expected,
         );
-        let outputs = errors.outputs(self.outputs, self.target_format);
-        let thumbnails = errors.thumbnails(self.thumbnails.as_ref());
-        let compression = errors.compression(self.compression.as_ref());
+        let outputs = errors.outputs(self.outputs, self.target_format.as_deref());
+        let thumbnails = errors.thumbnails(self.thumbnails.map(|Object(request)| request).as_ref());
+        let compression = errors.compression(self.compression.map(|Object(request)| request).as_ref());
         let content_type = self.content_type.map(|text| text.trim().to_ascii_lowercase());
         if content_type.as_deref().is_some_and(|text| !is_media_type(text)) {
             errors.push("/content_type", "must be a media type such as video/mp4");
@@ -286,26 +287,21 @@ impl Errors {
         }
     }
 
-    fn outputs(&mut self, outputs: Option<Vec<OutputRequest>>, target_format: Option<String>) -> Vec<OutputSpec> {
+    fn outputs(&mut self, outputs: Option<Vec<Object<OutputRequest>>>, target_format: Option<&str>) -> Vec<OutputSpec> {
         let mut specs: Vec<OutputSpec> = Vec::new();
         let mut add = |spec| {
             if !specs.contains(&spec) {
                 specs.push(spec);
             }
         };
-        let short = self.word(
-            "/target_format",
-            target_format.as_deref(),
-            Format::parse,
-            Format::expected,
-        );
+        let short = self.word("/target_format", target_format, Format::parse, Format::expected);
         match (outputs, short) {
             (Some(outputs), _) => {
                 if outputs.len() > MAX_OUTPUTS {
                     self.push("/outputs", format!("must have at most {MAX_OUTPUTS} entries"));
                     return specs;
                 }
-                for (index, output) in outputs.into_iter().enumerate() {
+                for (index, Object(output)) in outputs.into_iter().enumerate() {
                     let pointer = format!("/outputs/{index}");
                     let format = self.word(
                         &format!("{pointer}/format"),

@@ -17,13 +17,13 @@ pub fn safe(name: &str) -> String {
         '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' => '_',
         c => c,
     });
-    let mut safe: String = visible.collect();
+    let visible: String = visible.collect();
     // Leading dots hide a file, or name a folder; Windows drops trailing ones.
-    safe = safe.trim_matches(|c: char| c == '.' || c.is_whitespace()).to_owned();
-    if safe.len() > MAX_BYTES {
-        safe = shortened(&safe);
+    match visible.trim_matches(|c: char| c == '.' || c.is_whitespace()) {
+        "" => NAMELESS.to_owned(),
+        safe if safe.len() > MAX_BYTES => shortened(safe),
+        safe => safe.to_owned(),
     }
-    if safe.is_empty() { NAMELESS.to_owned() } else { safe }
 }
 
 /// The name without its ending.

@@ -307,6 +307,7 @@ mod json_text {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
     use serde_json::{Map, Value};
 
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
     pub(super) fn serialize<S: Serializer>(
         object: &Option<Map<String, Value>>,
         serializer: S,

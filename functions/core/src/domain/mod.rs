@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod hls;
 pub mod id;
 pub mod job;
+pub mod json;
 pub mod keys;
 pub mod magic;
 pub mod message;

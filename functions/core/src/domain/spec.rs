@@ -8,6 +8,9 @@ use super::words::words;
 
 /// Longest accepted declared or measured duration, in seconds.
 pub const MAX_DURATION_SECONDS: f64 = 12.0 * 3_600.0;
+/// Accepted declared durations. Whatever plays for less than a millisecond is not a duration, and a table's numbers do not
+/// go down as far as those of JSON.
+pub const DURATION_SECONDS: RangeInclusive<f64> = 0.001..=MAX_DURATION_SECONDS;
 /// Most thumbnails of one job.
 pub const MAX_THUMBNAILS: u32 = 20;
 /// Accepted constant rate factors, on x264's scale. 0 is lossless, which no profile of the outputs holds.

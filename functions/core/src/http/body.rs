@@ -8,6 +8,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::{ApiError, Code};
+use crate::domain::json::Object;
 
 /// Largest body of any request.
 pub const MAX_BODY_BYTES: usize = 64 * 1_024;
@@ -41,7 +42,7 @@ where
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize::<_, Object<T>>(&mut json).map_err(|error| {
         let message = if error.inner().is_data() {
             "has the wrong type"
         } else {
@@ -91,6 +92,16 @@ mod tests {
         ] {
             assert_eq!(code_of(bad), Some(Code::InvalidRequest), "{bad:.20}");
         }
+    }
+
+    #[test]
+    fn a20_bytes_that_are_no_text_are_refused() {
+        let error = parse::<HashMap<String, String>>(&Bytes::from_static(b"{\"a\":\"\xff\"}")).unwrap_err();
+        let problem = serde_json::to_value(error.problem("")).unwrap();
+        assert_eq!(
+            (error.code(), &problem["errors"][0]["pointer"]),
+            (Code::InvalidRequest, &"/a".into())
+        );
     }
 
     #[test]

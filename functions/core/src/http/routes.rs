@@ -90,7 +90,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     /// The router that serves them.
-    #[must_use]
     pub fn with_state(self, state: S) -> Router {
         self.router.with_state(state)
     }

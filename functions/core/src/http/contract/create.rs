@@ -9,8 +9,7 @@ use crate::domain::{
         MAX_TITLE_CHARS, UNDECLARED_CONTENT_TYPE,
     },
     spec::{
-        AUDIO_BITRATE_BPS, CRF, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, Preset, Priority, Quality,
-        VIDEO_BITRATE_BPS,
+        AUDIO_BITRATE_BPS, CRF, DURATION_SECONDS, Format, MAX_THUMBNAILS, Preset, Priority, Quality, VIDEO_BITRATE_BPS,
     },
 };
 
@@ -102,7 +101,9 @@ fn create_job() -> Value {
         (
             "duration_seconds",
             said(
-                nullable(json!({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_SECONDS})),
+                nullable(
+                    json!({"type": "number", "minimum": DURATION_SECONDS.start(), "maximum": DURATION_SECONDS.end()}),
+                ),
                 "For the estimate only.",
             ),
         ),

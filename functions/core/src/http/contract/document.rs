@@ -81,16 +81,15 @@ fn headers() -> Value {
 }
 
 fn header_references(names: &[&str]) -> Value {
-    let named = names.iter().chain(&["X-Request-Id"]);
-    named
-        .map(|name| {
-            (
-                (*name).to_owned(),
-                json!({"$ref": format!("#/components/headers/{name}")}),
-            )
-        })
-        .collect::<Map<_, _>>()
-        .into()
+    let all = names.iter().chain(&["X-Request-Id"]);
+    all.map(|name| {
+        (
+            (*name).to_owned(),
+            json!({"$ref": format!("#/components/headers/{name}")}),
+        )
+    })
+    .collect::<Map<_, _>>()
+    .into()
 }
 
 fn describe(operation: &Operation, path: &str, id: &str) -> Value {

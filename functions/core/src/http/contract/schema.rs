@@ -1,5 +1,10 @@
 //! Parts that schemas are made of.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "schemas are put together in one expression, in which every part is made where it is needed"
+)]
+
 use std::{fmt::Display, ops::RangeInclusive};
 
 use serde_json::{Map, Value, json};

@@ -247,7 +247,7 @@ fn schema_and_code_accept_the_same_bodies() {
         ),
         (
             "size_bytes",
-            vec![json!(1), json!(create::LARGEST_SOURCE_BYTES)],
+            vec![json!(1), json!(7.0), json!(create::LARGEST_SOURCE_BYTES)],
             vec![
                 json!(0),
                 json!(create::LARGEST_SOURCE_BYTES + 1),
@@ -291,7 +291,7 @@ fn schema_and_code_accept_the_same_bodies() {
         (
             "duration_seconds",
             vec![json!(0.001), json!(43_200), json!(null)],
-            vec![json!(0), json!(-1), json!(43_200.5), json!("1")],
+            vec![json!(0), json!(-1), json!(43_200.5), json!(5e-324), json!("1")],
         ),
         (
             "outputs",
@@ -318,7 +318,7 @@ fn schema_and_code_accept_the_same_bodies() {
         (
             "thumbnails",
             vec![json!({}), json!({"count": 0}), json!({"count": 20}), json!(null)],
-            vec![json!({"count": 21}), json!({"count": -1}), json!(3)],
+            vec![json!({"count": 21}), json!({"count": -1}), json!(3), json!([3])],
         ),
         (
             "compression",
