@@ -259,7 +259,7 @@ async fn check_links(account: &Account<'_>, id: &str, renditions: &[&Output]) ->
         assert!(disposition.starts_with("attachment;"), "{disposition}");
         // RFC 8187: the name's bytes in UTF-8, escaped.
         assert!(
-            disposition.contains("filename*=UTF-8''my%20%22summer%22%20holiday"),
+            disposition.contains("filename*=UTF-8''my%20%5Fsummer%5F%20holiday"),
             "{disposition}"
         );
         assert!(

@@ -73,6 +73,8 @@ async fn a13_a_job_is_there_for_its_owner_and_for_nobody_else() -> Result<()> {
     assert_eq!(harness.items(&id).await?, before, "a stranger has changed something");
     // The same requests mean something when the owner makes them, so the 404s are the stranger's.
     for route in &of_jobs {
+        // One of its own, since some of them delete it.
+        let id = owner.create(&json!({"filename": "a.mp4", "size_bytes": 1})).await?.id;
         let own = ask(&harness, route, &id, Some(&owner.token)).await?;
         assert_ne!(own.status, 404, "{route:?}: {}", String::from_utf8_lossy(&own.body));
     }
@@ -91,8 +93,9 @@ async fn a13_without_a_token_only_signing_in_is_possible() -> Result<()> {
         );
         for answer in [none, forged] {
             if route.access == Access::Anyone {
-                let body = String::from_utf8_lossy(&answer.body).into_owned();
-                assert!(!body.contains("unauthenticated"), "{route:?}: {body}");
+                // The document names the code too, among all others.
+                let code = answer.value("/code").ok();
+                assert_ne!(code, Some(json!("unauthenticated")), "{route:?}");
             } else {
                 answer.expect(401)?.problem("unauthenticated")?;
             }
@@ -132,7 +135,9 @@ async fn a19_every_answer_has_the_security_headers() -> Result<()> {
     let harness = Harness::open().await?;
     let account = harness.account().await?;
     let id = account.create(&json!({"filename": "a.mp4", "size_bytes": 1})).await?.id;
-    for route in ROUTES.iter().filter(|route| route.path != "/auth/logout") {
+    // What is the same for everybody may be kept, and the page has a style: tests/contract.rs looks at those.
+    let others = ["/auth/logout", "/openapi.json", "/docs"];
+    for route in ROUTES.iter().filter(|route| !others.contains(&route.path)) {
         for token in [None, Some(account.token.as_str())] {
             check_headers(&ask(&harness, route, &id, token).await?)?;
         }

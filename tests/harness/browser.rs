@@ -4,26 +4,20 @@
 //! Chromium and Node.js are the machine's own. The packages that the scripts need are installed once into the
 //! target folder, as `package-lock.json` pins them; none of them may run code while it is installed.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-use crate::account::sha256;
 use crate::harness::Harness;
+use crate::node;
 
 /// The script, its page and the list of its packages.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser");
-/// What the packages are made from.
-const LISTS: [&str; 2] = ["package.json", "package-lock.json"];
 /// Names another Chromium than Debian's.
 const CHROMIUM: &str = "CHROMIUM";
 const DEBIANS_CHROMIUM: &str = "/usr/bin/chromium";
@@ -201,7 +195,7 @@ impl Browser {
         );
         Ok(Self {
             chromium,
-            tools: install(&harness.shared.target.join("tools/browser")).await?,
+            tools: node::install(Path::new(SCRIPTS), &harness.shared.target.join("tools/browser")).await?,
             scratch: tempfile::Builder::new().prefix("reelay-browser-").tempdir()?,
         })
     }
@@ -218,12 +212,12 @@ impl Browser {
 
     async fn drive<T: DeserializeOwned>(&self, script: &str, mut asked: Value, limit: Duration) -> Result<T> {
         asked["origin"] = ORIGIN.into();
-        let mut node = command("node");
+        let mut node = node::command("node");
         node.arg(Path::new(SCRIPTS).join(script))
             .args([&self.tools, &self.chromium])
             .env("TMPDIR", self.scratch.path());
         let asked = serde_json::to_vec(&asked)?;
-        let driving = run(node, "node", &asked);
+        let driving = node::run(node, "node", &asked);
         let output = tokio::time::timeout(limit, driving)
             .await
             .with_context(|| format!("the browser: not within {} s", limit.as_secs()))??;
@@ -235,72 +229,4 @@ impl Browser {
 #[expect(clippy::disallowed_methods, reason = "this is the configuration of the tests")]
 fn chromium() -> PathBuf {
     std::env::var(CHROMIUM).map_or_else(|_| DEBIANS_CHROMIUM.into(), PathBuf::from)
-}
-
-/// Installs the packages, as another test or run may do at the same time. The folder belongs to the hash of its lists,
-/// which is written into it last: a changed pin, or a run that was cut off, makes it anew.
-async fn install(folder: &Path) -> Result<PathBuf> {
-    let folder = folder.to_owned();
-    let lock = folder.with_extension("lock");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let lock = tokio::task::spawn_blocking(move || {
-        let file = File::create(lock)?;
-        file.lock()?;
-        std::io::Result::Ok(file)
-    })
-    .await??;
-    let mut lists = Vec::new();
-    for name in LISTS {
-        lists.push(fs::read(Path::new(SCRIPTS).join(name))?);
-    }
-    let wanted = lists.iter().map(|list| sha256(list)).collect::<String>();
-    let marker = folder.join("made-from");
-    if fs::read_to_string(&marker).is_ok_and(|made_from| made_from == wanted) {
-        return Ok(folder);
-    }
-    let _ = fs::remove_file(&marker);
-    for (name, list) in LISTS.iter().zip(&lists) {
-        fs::write(folder.join(name), list)?;
-    }
-    let mut npm = command("npm");
-    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(&folder);
-    run(npm, "npm", &[]).await?;
-    fs::write(marker, wanted)?;
-    drop(lock);
-    Ok(folder)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these are the tests' own tools, on the tests' own pages"
-)]
-fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.kill_on_drop(true);
-    command
-}
-
-/// Runs a program that gets some input.
-async fn run(mut command: Command, program: &str, input: &[u8]) -> Result<Output> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| {
-        format!("cannot run {program}: install Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
-    })?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    // A program that reads none of it tells why by itself.
-    let _ = stdin.write_all(input).await;
-    drop(stdin);
-    let output = child.wait_with_output().await?;
-    if !output.status.success() {
-        bail!(
-            "{program}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-    }
-    Ok(output)
 }

@@ -2,6 +2,7 @@
 //!
 //! Connections belong to a test's own runtime and end with it, so only names are shared between tests.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -120,6 +121,11 @@ impl Harness {
         value
             .map(String::as_str)
             .with_context(|| format!("the stack has no {name}"))
+    }
+
+    /// The folder that tools may be kept in.
+    pub fn target(&self) -> &Path {
+        &self.shared.target
     }
 
     /// The URL of a path below the versioned base: `/jobs`.

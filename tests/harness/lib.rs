@@ -14,6 +14,8 @@
 //! broken      services that do not answer as they should
 //! routes      every route of the API
 //! worker      the processes that encode
+//! contract    the API's own document, and what it says of an answer
+//! node        Node.js with pinned packages
 //! browser     Chromium, and what it saw of a job's outputs
 //! rie         a function under the Lambda Runtime Interface Emulator
 //! wire        what lies between such a function and the services
@@ -27,8 +29,10 @@ pub mod beeps;
 pub mod behind;
 pub mod broken;
 pub mod browser;
+pub mod contract;
 pub mod events;
 pub mod harness;
+pub mod node;
 pub mod recordings;
 pub mod rie;
 pub mod routes;

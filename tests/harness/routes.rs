@@ -72,8 +72,21 @@ pub const ROUTES: &[Route] = &[
     route("status", "GET", "/jobs/{id}/hls/{file}", Access::User),
     route("status", "GET", "/jobs/{id}/source", Access::User),
     route("status", "GET", "/jobs/{id}/upload/parts", Access::User),
-    // The last of a job's: it is gone then.
+    route("status", "GET", "/videos", Access::User),
+    route("status", "GET", "/videos/tasks", Access::User),
+    route("status", "GET", "/videos/tasks/{id}", Access::User),
+    route("status", "GET", "/videos/tasks/{id}/progress", Access::User),
+    route("status", "GET", "/videos/tasks/{id}/thumbnail", Access::User),
+    route("status", "GET", "/videos/{id}/status", Access::User),
+    route("status", "GET", "/videos/{id}/metadata", Access::User),
+    route("status", "GET", "/videos/{id}/download", Access::User),
+    route("status", "GET", "/job/{id}/status", Access::User),
+    route("upload", "POST", "/videos/upload", Access::User),
+    route("upload", "POST", "/submit_job", Access::User),
+    route("status", "GET", "/openapi.json", Access::Anyone),
+    route("status", "GET", "/docs", Access::Anyone),
     route("upload", "DELETE", "/jobs/{id}", Access::User),
+    route("upload", "DELETE", "/videos/{id}", Access::User),
     route("status", "GET", "/analytics/audit", Access::Operator),
 ];
 
@@ -107,7 +120,7 @@ impl Route {
             ("POST", "/jobs/{id}/upload/parts") => Some(json!({"part_numbers": [1]})),
             ("POST", "/s3/multipart/{upload_id}/complete") => Some(json!({"parts": []})),
             ("POST", "/s3/multipart") => Some(json!({"filename": "a.mp4", "type": "video/mp4", "metadata": {}})),
-            ("POST", "/jobs") => Some(json!({"filename": "a.mp4", "size_bytes": 1})),
+            ("POST", "/jobs" | "/videos/upload" | "/submit_job") => Some(json!({"filename": "a.mp4", "size_bytes": 1})),
             ("POST", _) => Some(json!({})),
             _ => None,
         }

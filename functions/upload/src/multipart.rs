@@ -11,6 +11,7 @@ use reelay_core::{
     domain::{
         create::FieldError,
         job::{Job, Status},
+        json::Whole,
         time::UtcTime,
         upload::NamedPart,
     },
@@ -30,7 +31,7 @@ const MAX_SIGNED_PARTS: usize = 100;
 
 #[derive(Deserialize)]
 pub(crate) struct SignParts {
-    part_numbers: Vec<u32>,
+    part_numbers: Vec<Whole<u32>>,
 }
 
 #[derive(Serialize)]
@@ -50,7 +51,8 @@ pub(crate) async fn sign(
     JsonBody(body): JsonBody<SignParts>,
 ) -> Result<Json<SignedParts>, ApiError> {
     let job = state.own(&caller, id).await?;
-    let parts = state.sign_parts(&job, &body.part_numbers).await?;
+    let numbers: Vec<u32> = body.part_numbers.into_iter().map(|Whole(number)| number).collect();
+    let parts = state.sign_parts(&job, &numbers).await?;
     Ok(Json(SignedParts { parts }))
 }
 

@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::FromRef,
-    routing::{delete, get, post},
-};
+use axum::{Router, extract::FromRef};
 use reelay_core::{
     adapters::{jobs::JobsTable, objects::Bucket, queue::TaskQueues, usage::Usage},
     domain::limits::AccountQuota,
-    http::Authenticator,
+    http::{
+        Authenticator,
+        routes::{Routes, delete, get, none, post},
+    },
 };
 
 use crate::{actions, create, multipart, post::PostSigner, uppy};
@@ -40,7 +39,11 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(state: AppState) -> Router {
-    Router::new()
+    table().with_state(state)
+}
+
+fn table() -> Routes<AppState> {
+    Routes::new()
         .route("/jobs", post(create::create))
         .route("/jobs/{id}", delete(actions::delete))
         .route("/jobs/{id}/cancel", post(actions::cancel))
@@ -54,5 +57,24 @@ pub(crate) fn routes(state: AppState) -> Router {
         .route("/s3/multipart/{upload_id}/batch", get(uppy::batch))
         .route("/s3/multipart/{upload_id}/complete", post(uppy::complete))
         .route("/s3/multipart/{upload_id}/{part_number}", get(uppy::sign))
-        .with_state(state)
+        // As written by people who already use such services.
+        .route("/videos/upload", post(create::create))
+        .route("/videos/{id}", delete(actions::delete))
+        .route("/videos/tasks", none())
+        .route("/submit_job", post(create::create))
+}
+
+#[cfg(test)]
+mod tests {
+    use reelay_core::http::contract::routes_of;
+
+    use super::*;
+
+    #[test]
+    fn the_routes_are_those_of_the_contract() {
+        assert_eq!(
+            table().list().collect::<std::collections::BTreeSet<_>>(),
+            routes_of("upload")
+        );
+    }
 }

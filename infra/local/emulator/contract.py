@@ -262,6 +262,13 @@ class World:
         wanted = {"Bucket": "contract-versions", "Key": "k", "VersionId": versions[0]["VersionId"]}
         return self.s3.get_object(**wanted, Range="bytes=1-3")
 
+    def read_named(self):
+        """An older version of an object, under a name and as another type."""
+        versions = [self.s3.put_object(Bucket="contract-versions", Key="n", Body=body) for body in (b"abcdef", b"-")]
+        wanted = {"Bucket": "contract-versions", "Key": "n", "VersionId": versions[0]["VersionId"]}
+        return self.s3.get_object(
+            **wanted, ResponseContentType="text/plain", ResponseContentDisposition='attachment; filename="a"')
+
     def send_mail(self):
         message = {"Subject": {"Data": "subject"}, "Body": {"Text": {"Data": "text"}}}
         to = {"ToAddresses": ["someone@example.com"]}
@@ -354,6 +361,12 @@ def secret_stages(world: World) -> bool:
     return seen == [["1", None], ["2", "1"], ["3", "2"]]
 
 
+@relied_on("a version is sent with the type and the name that its URL asks for")
+def headers_of_a_version(world: World) -> bool:
+    answer = world.read_named()
+    return (answer["ContentType"], answer["ContentDisposition"]) == ("text/plain", 'attachment; filename="a"')
+
+
 @relied_on("the guard keeps pages of other sites out and lets the stack's own in")
 def guard(world: World) -> bool:
     ready = world.endpoint + "/_ministack/ready"
@@ -415,6 +428,11 @@ def layer(world: World) -> bool:
 @worked_around("a GET of a version ignores Range", "range_of_a_version in repairs.py can go")
 def repaired_range(world: World) -> bool:
     return world.read_range()["ResponseMetadata"]["HTTPHeaders"].get("x-emulator-repaired") == "range"
+
+
+@worked_around("a GET of a version ignores response-content-type", "headers_of_a_version in repairs.py can go")
+def repaired_headers(world: World) -> bool:
+    return world.read_named()["ResponseMetadata"]["HTTPHeaders"].get("x-emulator-repaired") == "headers"
 
 
 @worked_around("a number from a parameter stays a string in a mapping", "settle_mapping in settle.py can go")

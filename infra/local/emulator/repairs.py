@@ -31,8 +31,26 @@ def range_of_a_version(s3) -> None:
     s3._get_object = get_object_range
 
 
+def headers_of_a_version(s3) -> None:
+    """A GET of one version of an object ignores the headers that its URL asks for, such as `response-content-type`."""
+    get_object = s3._get_object
+
+    def get_object_headers(bucket, key, headers, query=None):
+        status, answer, body = get_object(bucket, key, headers, query)
+        if status not in (200, 206) or not s3._qp(query or {}, "versionId", ""):
+            return status, answer, body
+        asked = dict(answer)
+        s3._apply_response_overrides(asked, query)
+        if asked != answer:
+            asked |= {MARK: f"{answer[MARK]}, headers" if MARK in answer else "headers"}
+        return status, asked, body
+
+    s3._get_object = get_object_headers
+
+
 def apply() -> None:
     """Applies all repairs to the emulator in this process."""
     from ministack.services import s3
 
     range_of_a_version(s3)
+    headers_of_a_version(s3)

@@ -5,11 +5,7 @@ mod sessions;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::FromRef,
-    routing::{get, post},
-};
+use axum::{Router, extract::FromRef};
 use reelay_core::{
     adapters::{accounts::AccountsTable, throttle::LoginThrottle},
     domain::{
@@ -17,7 +13,10 @@ use reelay_core::{
         id::AccountId,
         time::UtcTime,
     },
-    http::{ApiError, Authenticator, Code},
+    http::{
+        ApiError, Authenticator, Code,
+        routes::{Routes, get, post},
+    },
 };
 use serde::Serialize;
 
@@ -45,14 +44,17 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(state: AppState) -> Router {
-    Router::new()
+    table().with_state(state)
+}
+
+fn table() -> Routes<AppState> {
+    Routes::new()
         .route("/auth/register", post(accounts::register))
         .route("/auth/login", post(sessions::login))
         .route("/auth/refresh", post(sessions::refresh))
         .route("/auth/logout", post(sessions::logout))
         .route("/auth/change-password", post(accounts::change_password))
         .route("/auth/me", get(accounts::me).delete(accounts::delete))
-        .with_state(state)
 }
 
 /// An account as its owner sees it.
@@ -83,4 +85,19 @@ fn hashing_failed(error: HashError) -> ApiError {
 fn no_token(error: TokenError) -> ApiError {
     tracing::error!(%error, "a refresh token could not be made");
     ApiError::new(Code::InternalError)
+}
+
+#[cfg(test)]
+mod tests {
+    use reelay_core::http::contract::routes_of;
+
+    use super::*;
+
+    #[test]
+    fn the_routes_are_those_of_the_contract() {
+        assert_eq!(
+            table().list().collect::<std::collections::BTreeSet<_>>(),
+            routes_of("auth")
+        );
+    }
 }

@@ -13,7 +13,7 @@ use aws_sdk_s3::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::{AwsError, call_error};
-use crate::domain::keys::SourceKey;
+use crate::domain::{filename, keys::SourceKey};
 
 /// A bucket.
 #[derive(Debug, Clone)]
@@ -29,6 +29,30 @@ pub struct SignedRequest {
     pub url: String,
     /// Headers that are part of the signature; the request must carry exactly these.
     pub headers: BTreeMap<&'static str, String>,
+}
+
+/// What a browser does with a download, and the name that it stores it under. Any name will do: what is sent is made
+/// [safe](filename::safe).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// Shows it.
+    Inline(String),
+    /// Stores it.
+    Attachment(String),
+}
+
+impl Disposition {
+    /// The header of RFC 6266: an ASCII form of the name for old clients, and the exact one by RFC 8187.
+    fn header(&self) -> String {
+        let (kind, name) = match self {
+            Self::Inline(name) => ("inline", filename::safe(name)),
+            Self::Attachment(name) => ("attachment", filename::safe(name)),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ');
+        let ascii: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+        let exact = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC);
+        format!("{kind}; filename=\"{ascii}\"; filename*=UTF-8''{exact}")
+    }
 }
 
 impl Bucket {
@@ -89,14 +113,13 @@ impl Bucket {
         })
     }
 
-    /// Signs a download, of one version where there are several, that a browser stores under `file_name`, or shows
-    /// when that is absent.
+    /// Signs a download, of one version where there are several.
     pub async fn sign_download(
         &self,
         key: &str,
         version_id: Option<&str>,
         content_type: &str,
-        file_name: Option<&str>,
+        disposition: Option<&Disposition>,
         lifetime: Duration,
     ) -> Result<String, AwsError> {
         let request = self
@@ -106,7 +129,7 @@ impl Bucket {
             .key(key)
             .set_version_id(version_id.map(Into::into))
             .response_content_type(content_type)
-            .set_response_content_disposition(file_name.map(attachment))
+            .set_response_content_disposition(disposition.map(Disposition::header))
             .presigned(signing(lifetime)?)
             .await
             .map_err(|error| call_error("GetObject", &error))?;
@@ -166,31 +189,24 @@ pub(super) fn signing(lifetime: Duration) -> Result<PresigningConfig, AwsError> 
     PresigningConfig::expires_in(lifetime).map_err(|error| AwsError::Item(error.into()))
 }
 
-/// A `Content-Disposition` that stores under any name: an ASCII form for old clients, the exact one by RFC 8187.
-fn attachment(file_name: &str) -> String {
-    let ascii: String = file_name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let exact = percent_encoding::utf8_percent_encode(file_name, percent_encoding::NON_ALPHANUMERIC);
-    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{exact}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_leave_its_header() {
-        let header = attachment("a\"; \r\nSet-Cookie: x=1 ü.mp4");
-        assert!(header.is_ascii() && !header.contains(['\r', '\n']));
-        assert_eq!(header.matches('"').count(), 2);
-        assert!(header.ends_with("%C3%BC%2Emp4"));
+    fn u10_a_name_cannot_leave_its_header() {
+        for name in [
+            "a\"; \r\nSet-Cookie: x=1 ü.mp4",
+            "\u{202e}4pm.ü",
+            "../../ü",
+            &"ü".repeat(500),
+        ] {
+            let header = Disposition::Attachment(name.to_owned()).header();
+            assert!(header.is_ascii() && !header.contains(['\r', '\n']), "{header}");
+            assert_eq!(header.matches('"').count(), 2, "{header}");
+            assert!(header.contains("%C3%BC") && !header.contains("%E2%80%AE"), "{header}");
+        }
+        let header = Disposition::Inline("a b.mp4".into()).header();
+        assert_eq!(header, "inline; filename=\"a b.mp4\"; filename*=UTF-8''a%20b%2Emp4");
     }
 }

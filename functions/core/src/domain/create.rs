@@ -1,12 +1,15 @@
 //! The create request, and the checks that turn it into a [`NewJob`].
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    json::{self, Object},
     spec::{
-        Compression, Format, MAX_DURATION_SECONDS, MAX_THUMBNAILS, OutputSpec, Preset, Priority, Quality, Spec,
-        ThumbnailSpec,
+        AUDIO_BITRATE_BPS, CRF, Compression, DURATION_SECONDS, Format, MAX_THUMBNAILS, OutputSpec, Preset, Priority,
+        Quality, Spec, ThumbnailSpec, VIDEO_BITRATE_BPS,
     },
     upload::{MAX_PART_BYTES, Parts, UploadMethod},
 };
@@ -32,6 +35,7 @@ pub struct CreateJob {
     filename: Option<String>,
     /// Short form of `filename`.
     source_file: Option<String>,
+    #[serde(default, deserialize_with = "json::whole")]
     size_bytes: Option<u64>,
     content_type: Option<String>,
     priority: Option<String>,
@@ -39,12 +43,13 @@ pub struct CreateJob {
     description: Option<String>,
     metadata: Option<Map<String, Value>>,
     duration_seconds: Option<f64>,
-    outputs: Option<Vec<OutputRequest>>,
+    outputs: Option<Vec<Object<OutputRequest>>>,
     /// Short form of one output.
     target_format: Option<String>,
-    thumbnails: Option<ThumbnailRequest>,
-    compression: Option<CompressionRequest>,
+    thumbnails: Option<Object<ThumbnailRequest>>,
+    compression: Option<Object<CompressionRequest>>,
     upload: Option<String>,
+    #[serde(default, deserialize_with = "json::whole")]
     part_size_bytes: Option<u64>,
     sha256: Option<String>,
 }
@@ -58,14 +63,18 @@ struct OutputRequest {
 
 #[derive(Debug, Clone, Deserialize)]
 struct ThumbnailRequest {
+    #[serde(default, deserialize_with = "json::whole")]
     count: Option<u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct CompressionRequest {
+    #[serde(default, deserialize_with = "json::whole")]
     crf: Option<u32>,
     preset: Option<String>,
+    #[serde(default, deserialize_with = "json::whole")]
     max_bitrate_bps: Option<u64>,
+    #[serde(default, deserialize_with = "json::whole")]
     audio_bitrate_bps: Option<u64>,
 }
 
@@ -161,12 +170,14 @@ impl CreateJob {
     /// Checks every value and fills in what was not said.
     pub fn validate(self, max_source_bytes: u64) -> Result<NewJob, SpecError> {
         let mut errors = Errors::default();
-        let (pointer, filename) = match (self.filename, self.source_file) {
-            (None, Some(name)) => ("/source_file", Some(name)),
-            (name, _) => ("/filename", name),
+        // What is not used is still checked: a request has one meaning or none.
+        let (pointer, filename, ignored_name) = match (self.filename, self.source_file) {
+            (None, Some(name)) => ("/source_file", Some(name), None),
+            (name, short) => ("/filename", name, short),
         };
         let filename = errors.required(pointer, filename);
         errors.text(pointer, Some(&filename), 1, MAX_FILENAME_CHARS);
+        errors.text("/source_file", ignored_name.as_ref(), 1, MAX_FILENAME_CHARS);
         errors.text("/title", self.title.as_ref(), 0, MAX_TITLE_CHARS);
         if self
             .description
@@ -192,23 +203,16 @@ impl CreateJob {
                 format!("must have at most {MAX_METADATA_BYTES} bytes as JSON"),
             );
         }
-        if let Some(seconds) = self.duration_seconds
-            && !(seconds > 0.0 && seconds <= MAX_DURATION_SECONDS)
-        {
-            errors.push(
-                "/duration_seconds",
-                format!("must be above 0 and at most {MAX_DURATION_SECONDS}"),
-            );
-        }
+        errors.range("/duration_seconds", self.duration_seconds, &DURATION_SECONDS);
         let priority = errors.word(
             "/priority",
             self.priority.as_deref(),
             Priority::parse,
             Priority::expected,
         );
-        let outputs = errors.outputs(self.outputs, self.target_format);
-        let thumbnails = errors.thumbnails(self.thumbnails.as_ref());
-        let compression = errors.compression(self.compression.as_ref());
+        let outputs = errors.outputs(self.outputs, self.target_format.as_deref());
+        let thumbnails = errors.thumbnails(self.thumbnails.map(|Object(request)| request).as_ref());
+        let compression = errors.compression(self.compression.map(|Object(request)| request).as_ref());
         let content_type = self.content_type.map(|text| text.trim().to_ascii_lowercase());
         if content_type.as_deref().is_some_and(|text| !is_media_type(text)) {
             errors.push("/content_type", "must be a media type such as video/mp4");
@@ -326,22 +330,27 @@ impl Errors {
         method
     }
 
-    fn range<T: PartialOrd + std::fmt::Display + Copy>(&mut self, pointer: &str, value: Option<T>, min: T, max: T) {
-        if value.is_some_and(|value| value < min || value > max) {
-            self.push(pointer, format!("must be {min} to {max}"));
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, pointer: &str, value: Option<T>, range: &RangeInclusive<T>) {
+        if value.is_some_and(|value| !range.contains(&value)) {
+            self.push(pointer, format!("must be {} to {}", range.start(), range.end()));
         }
     }
 
-    fn outputs(&mut self, outputs: Option<Vec<OutputRequest>>, target_format: Option<String>) -> Vec<OutputSpec> {
+    fn outputs(&mut self, outputs: Option<Vec<Object<OutputRequest>>>, target_format: Option<&str>) -> Vec<OutputSpec> {
         let mut specs: Vec<OutputSpec> = Vec::new();
         let mut add = |spec| {
             if !specs.contains(&spec) {
                 specs.push(spec);
             }
         };
-        match (outputs, target_format) {
+        let short = self.word("/target_format", target_format, Format::parse, Format::expected);
+        match (outputs, short) {
             (Some(outputs), _) => {
-                for (index, output) in outputs.into_iter().enumerate() {
+                if outputs.len() > MAX_OUTPUTS {
+                    self.push("/outputs", format!("must have at most {MAX_OUTPUTS} entries"));
+                    return specs;
+                }
+                for (index, Object(output)) in outputs.into_iter().enumerate() {
                     let pointer = format!("/outputs/{index}");
                     let format = self.word(
                         &format!("{pointer}/format"),
@@ -366,12 +375,7 @@ impl Errors {
                     }
                 }
             }
-            (None, Some(format)) => {
-                let format = self.word("/target_format", Some(&format), Format::parse, Format::expected);
-                if let Some(format) = format {
-                    add(OutputSpec { format, quality: None });
-                }
-            }
+            (None, Some(format)) => add(OutputSpec { format, quality: None }),
             (None, None) => add(OutputSpec {
                 format: Format::Mp4,
                 quality: None,
@@ -387,7 +391,7 @@ impl Errors {
 
     fn thumbnails(&mut self, request: Option<&ThumbnailRequest>) -> ThumbnailSpec {
         let count = request.and_then(|request| request.count);
-        self.range("/thumbnails/count", count, 0, MAX_THUMBNAILS);
+        self.range("/thumbnails/count", count, &(0..=MAX_THUMBNAILS));
         ThumbnailSpec {
             count: count.unwrap_or(DEFAULT_THUMBNAILS),
         }
@@ -397,18 +401,16 @@ impl Errors {
         let Some(request) = request else {
             return Compression::default();
         };
-        self.range("/compression/crf", request.crf, 1, 51);
+        self.range("/compression/crf", request.crf, &CRF);
         self.range(
             "/compression/max_bitrate_bps",
             request.max_bitrate_bps,
-            50_000,
-            100_000_000,
+            &VIDEO_BITRATE_BPS,
         );
         self.range(
             "/compression/audio_bitrate_bps",
             request.audio_bitrate_bps,
-            32_000,
-            512_000,
+            &AUDIO_BITRATE_BPS,
         );
         Compression {
             crf: request.crf,
@@ -501,6 +503,19 @@ mod tests {
         assert_eq!(
             pointers(json!({"filename": "a", "size_bytes": 1, "outputs": []})),
             ["/outputs"]
+        );
+        let many = vec![json!({"format": "mp4"}); MAX_OUTPUTS + 1];
+        assert_eq!(
+            pointers(json!({"filename": "a", "size_bytes": 1, "outputs": many})),
+            ["/outputs"]
+        );
+        // The short forms too, when the long ones are there.
+        assert_eq!(
+            pointers(
+                json!({"filename": "a", "source_file": "", "size_bytes": 1, "target_format": "exe",
+                "outputs": [{"format": "mp4"}]})
+            ),
+            ["/source_file", "/target_format"]
         );
         assert_eq!(
             pointers(json!({"filename": "a", "size_bytes": 1, "metadata": {"k": "v".repeat(1_100)}})),

@@ -2,22 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where in the work a failure happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Checks of the finished upload.
-    Intake,
-    /// Reading the source to scratch space.
-    Fetch,
-    /// Looking at the source.
-    Probe,
-    /// Encoding renditions and thumbnails.
-    Encode,
-    /// Checking what was encoded.
-    Verify,
-    /// Storing and publishing outputs.
-    Publish,
+use super::words::words;
+
+words! {
+    /// Where in the work a failure happened.
+    Stage {
+        /// Checks of the finished upload.
+        Intake = "intake",
+        /// Reading the source to scratch space.
+        Fetch = "fetch",
+        /// Looking at the source.
+        Probe = "probe",
+        /// Encoding renditions and thumbnails.
+        Encode = "encode",
+        /// Checking what was encoded.
+        Verify = "verify",
+        /// Storing and publishing outputs.
+        Publish = "publish",
+    }
 }
 
 macro_rules! failure_codes {

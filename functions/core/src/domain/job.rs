@@ -25,6 +25,10 @@ pub const MAX_ATTEMPTS: u32 = 3;
 pub const LEASE: Duration = Duration::from_mins(1);
 /// How often a worker renews its claim.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Jobs on a page of a list that does not say how many.
+pub const DEFAULT_PAGE_JOBS: usize = 25;
+/// Most jobs on a page of a list.
+pub const MAX_PAGE_JOBS: usize = 100;
 /// What is shown at most before a job is COMPLETED.
 const MAX_UNFINISHED_PERCENT: f64 = 99.0;
 
@@ -124,7 +128,7 @@ pub struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Echoed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json_text", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
     /// Exact length of the source.
     pub size_bytes: u64,
@@ -327,6 +331,32 @@ impl Job {
     }
 }
 
+/// An object that is stored as its JSON text: what is echoed must not be bounded by what a table's own maps can hold
+/// (32 levels, numbers below 10^126, no empty names), and comes back as it was sent.
+mod json_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use serde_json::{Map, Value};
+
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        object: &Option<Map<String, Value>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match object {
+            Some(object) => serializer.serialize_str(&Value::Object(object.clone()).to_string()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Map<String, Value>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| serde_json::from_str(&text).map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
 /// One decimal.
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
@@ -429,6 +459,7 @@ pub struct Metrics {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::domain::create::CreateJob;
@@ -460,6 +491,21 @@ mod tests {
             .filter(|status| status.predecessors().is_empty())
             .collect();
         assert_eq!(unreachable, [&Status::Pending]);
+    }
+
+    #[test]
+    fn metadata_of_any_shape_is_stored_as_text() {
+        let mut nested = json!(1e300);
+        for _ in 0..100 {
+            nested = json!({"": nested});
+        }
+        let job = Job {
+            metadata: nested.as_object().cloned(),
+            ..job()
+        };
+        let stored = serde_json::to_value(&job).unwrap();
+        assert!(stored["metadata"].is_string());
+        assert_eq!(serde_json::from_value::<Job>(stored).unwrap(), job);
     }
 
     #[test]

@@ -1,13 +1,24 @@
 //! What a job is to make: renditions, thumbnails, encoder settings.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::words::words;
 
 /// Longest accepted declared or measured duration, in seconds.
 pub const MAX_DURATION_SECONDS: f64 = 12.0 * 3_600.0;
+/// Accepted declared durations. Whatever plays for less than a millisecond is not a duration, and a table's numbers do not
+/// go down as far as those of JSON.
+pub const DURATION_SECONDS: RangeInclusive<f64> = 0.001..=MAX_DURATION_SECONDS;
 /// Most thumbnails of one job.
 pub const MAX_THUMBNAILS: u32 = 20;
+/// Accepted constant rate factors, on x264's scale. 0 is lossless, which no profile of the outputs holds.
+pub const CRF: RangeInclusive<u32> = 1..=51;
+/// Accepted highest video bit rates.
+pub const VIDEO_BITRATE_BPS: RangeInclusive<u64> = 50_000..=100_000_000;
+/// Accepted audio bit rates: AAC's highest for stereo at 48 kHz.
+pub const AUDIO_BITRATE_BPS: RangeInclusive<u64> = 32_000..=512_000;
 
 words! {
     /// Which of the two queues a job waits in.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{create::FieldError, words::words};
+use super::{create::FieldError, json, words::words};
 
 /// Smallest part that S3 takes, but for the last one.
 pub const MIN_PART_BYTES: u64 = 5 << 20;
@@ -58,7 +58,7 @@ pub struct StoredPart {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct NamedPart {
     /// From 1.
-    #[serde(alias = "PartNumber")]
+    #[serde(alias = "PartNumber", deserialize_with = "json::required")]
     pub part_number: u32,
     /// Entity tag, with or without its quotes.
     #[serde(alias = "ETag")]

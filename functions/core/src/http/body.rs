@@ -8,9 +8,10 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::{ApiError, Code};
+use crate::domain::json::Object;
 
 /// Largest body of any request.
-const MAX_BODY_BYTES: usize = 64 * 1_024;
+pub const MAX_BODY_BYTES: usize = 64 * 1_024;
 
 /// A JSON body of type `T`.
 #[derive(Debug)]
@@ -66,28 +67,29 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer: String = error
-            .path()
-            .iter()
-            .filter_map(|segment| match segment {
-                serde_path_to_error::Segment::Seq { index } => Some(format!("/{index}")),
-                serde_path_to_error::Segment::Map { key } => {
-                    Some(format!("/{}", key.replace('~', "~0").replace('/', "~1")))
-                }
-                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
-            })
-            .collect();
-        let inner = error.inner();
-        let message = if inner.is_data() {
+    let Object(value) = serde_path_to_error::deserialize::<_, Object<T>>(&mut json).map_err(|error| {
+        let message = if error.inner().is_data() {
             "has the wrong type"
         } else {
             "is not valid JSON"
         };
-        ApiError::malformed(pointer, message)
+        ApiError::malformed(pointer(error.path()), message)
     })?;
     json.end().map_err(|_| ApiError::malformed("", "is not valid JSON"))?;
     Ok(value)
+}
+
+/// A path within a value as a JSON pointer (RFC 6901).
+pub(super) fn pointer(path: &serde_path_to_error::Path) -> String {
+    path.iter()
+        .filter_map(|segment| match segment {
+            serde_path_to_error::Segment::Seq { index } => Some(format!("/{index}")),
+            serde_path_to_error::Segment::Map { key } => {
+                Some(format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+            }
+            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -115,6 +117,16 @@ mod tests {
         ] {
             assert_eq!(code_of(bad), Some(Code::InvalidRequest), "{bad:.20}");
         }
+    }
+
+    #[test]
+    fn a20_bytes_that_are_no_text_are_refused() {
+        let error = parse::<HashMap<String, String>>(&Bytes::from_static(b"{\"a\":\"\xff\"}")).unwrap_err();
+        let problem = serde_json::to_value(error.problem("")).unwrap();
+        assert_eq!(
+            (error.code(), &problem["errors"][0]["pointer"]),
+            (Code::InvalidRequest, &"/a".into())
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::contract;
 use crate::{
     adapters::AwsError,
     domain::{
@@ -16,11 +17,11 @@ use crate::{
 };
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident => $text:literal, $status:ident, $title:literal;)*) => {
+    ($($(#[doc = $meaning:literal])* $name:ident => $text:literal, $status:ident, $title:literal;)*) => {
         /// The stable code of an API error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $meaning])* $name,)*
         }
 
         impl Code {
@@ -43,6 +44,12 @@ macro_rules! codes {
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
+            }
+
+            /// What it means, in sentences: the comment beside it in this file.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),*).trim_ascii(),)* }
             }
         }
     };
@@ -192,7 +199,7 @@ impl ApiError {
 
     pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
         Problem {
-            r#type: format!("urn:reelay:problem:{}", self.code.as_str()),
+            r#type: contract::problem_type(self.code),
             title: self.code.title(),
             status: self.code.status().as_u16(),
             code: self.code.as_str(),

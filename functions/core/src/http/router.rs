@@ -7,9 +7,9 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
+        HeaderName, HeaderValue, Method, StatusCode, Uri,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER,
+            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER,
             STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
         },
     },
@@ -20,7 +20,7 @@ use lambda_http::RequestExt as _;
 use tower::Layer as _;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use super::{ApiError, Code, Edge, audit::Trail, limits::Meter, source::Source};
+use super::{ApiError, Code, Edge, audit::Trail, contract, limits::Meter, source::Source};
 use crate::domain::{limits::Class, time::UtcTime};
 
 /// The bases under which every route answers.
@@ -36,11 +36,27 @@ pub async fn serve(own: Router, edge: Edge) -> Result<(), lambda_http::Error> {
         based = based.nest(base, own.clone());
     }
     let app = based
-        .fallback(|| async { ApiError::new(Code::NotFound) })
-        .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
+        .fallback(unmatched)
+        .method_not_allowed_fallback(unmatched)
         .layer(middleware::from_fn_with_state(edge, around));
     // Outside of the router, since it changes the path that is routed by.
     lambda_http::run(NormalizePathLayer::trim_trailing_slash().layer(app)).await
+}
+
+/// What none of this function's routes takes. Another function's may: API Gateway sends a method that no route has to
+/// one function for all, so what the path allows is asked of the contract and not of the own routes.
+async fn unmatched(uri: Uri) -> Response {
+    let relative = BASES.iter().find_map(|base| uri.path().strip_prefix(base));
+    let methods = relative.map(contract::methods_at).unwrap_or_default();
+    if methods.is_empty() {
+        return ApiError::new(Code::NotFound).into_response();
+    }
+    let allowed = methods.into_iter().collect::<Vec<_>>().join(", ");
+    let mut response = ApiError::new(Code::MethodNotAllowed).into_response();
+    if let Ok(value) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
 }
 
 /// The first and the last step of every request.
@@ -60,7 +76,7 @@ async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> R
     let answer = async {
         if method == Method::TRACE {
             // It would send back what the client sent, credentials too.
-            return ApiError::new(Code::MethodNotAllowed).into_response();
+            return unmatched(request.uri().clone()).await;
         }
         if class == Class::SignIn
             && let Err(error) = meter.charge(&source.subject()).await
@@ -113,7 +129,9 @@ fn time_left(request: &Request) -> Duration {
 }
 
 fn decorate(mut response: Response, request_id: &str) -> Response {
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+    let own = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = own.or_else(|| foreign(response.status())) {
+        *response.status_mut() = error.code().status();
         *response.body_mut() = Body::from(serde_json::to_vec(&error.problem(request_id)).unwrap_or_default());
         set(&mut response, CONTENT_TYPE, "application/problem+json; charset=utf-8");
         if let Some(seconds) = error.retry_after_seconds() {
@@ -133,25 +151,47 @@ fn decorate(mut response: Response, request_id: &str) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     for (name, value) in SECURITY {
-        set(&mut response, name, value);
+        default(&mut response, name, value);
     }
-    // What has a tag may be kept, and asked for again; all else is secret or changes at once.
+    // What has a tag may be kept, and asked for again; what is the same for everybody says so itself; all else is secret
+    // or changes at once.
     let cache = if response.headers().contains_key(ETAG) {
         "private, no-cache"
     } else {
         "no-store"
     };
-    set(&mut response, CACHE_CONTROL, cache);
+    default(&mut response, CACHE_CONTROL, cache);
     response
 }
 
-/// On every answer. An answer of this API is data: no browser has a reason to run, frame, sniff, cache or tell of it.
+/// On every answer that says nothing else. An answer of this API is data: no browser has a reason to run, frame, sniff,
+/// cache or tell of it.
 const SECURITY: [(HeaderName, &str); 4] = [
     (STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (REFERRER_POLICY, "no-referrer"),
 ];
+
+/// An error that an extractor of axum's own answers with, such as a path whose escapes are no UTF-8.
+fn foreign(status: StatusCode) -> Option<ApiError> {
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+        status if status.is_client_error() => Code::InvalidRequest,
+        status if status.is_server_error() => Code::InternalError,
+        _ => return None,
+    };
+    Some(ApiError::new(code))
+}
+
+/// Sets a header unless it is there.
+fn default(response: &mut Response, name: HeaderName, value: &'static str) {
+    let headers = response.headers_mut();
+    headers.entry(name).or_insert(HeaderValue::from_static(value));
+}
 
 fn set(response: &mut Response, name: HeaderName, value: &'static str) {
     response.headers_mut().insert(name, HeaderValue::from_static(value));

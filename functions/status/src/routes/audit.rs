@@ -1,19 +1,16 @@
 //! Audit entries, for operators: an account's, or those of all accounts, newest first.
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::{Json, extract::State};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use reelay_core::{
     adapters::audit::{Page, Place},
     domain::{audit::Entry, create::FieldError, id::AccountId, time::UtcTime},
-    http::{ApiError, Code, Operator},
+    http::{ApiError, Code, Operator, QueryOf},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AppState, bad_query};
+use super::AppState;
 
 /// Entries on a page that does not say how many.
 const DEFAULT_LIMIT: i32 = 50;
@@ -53,9 +50,8 @@ struct Cursor {
 pub(super) async fn entries(
     State(state): State<AppState>,
     Operator(caller): Operator,
-    query: Result<Query<AuditQuery>, QueryRejection>,
+    QueryOf(query): QueryOf<AuditQuery>,
 ) -> Result<Json<AuditList>, ApiError> {
-    let Query(query) = query.map_err(bad_query)?;
     let now = UtcTime::now();
     let Wanted { account, span, limit } = Wanted::read(&query, now).map_err(ApiError::fields)?;
     let binding = binding(&caller.account.account_id, &query);

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
     http::HeaderMap,
     response::Response,
 };
@@ -11,23 +11,18 @@ use reelay_core::{
     domain::{
         create::FieldError,
         id::JobId,
-        job::{Phase, Status},
+        job::{DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS, Phase, Status},
         magic::Kind,
         probe::SourceInfo,
         spec::Priority,
         time::UtcTime,
     },
-    http::{ApiError, Caller, Code, etag, view::JobView},
+    http::{ApiError, Caller, Code, QueryOf, etag, view::JobView},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, bad_query, not_ready};
+use super::{AppState, not_ready};
 use crate::cursor;
-
-/// Jobs on a page that does not say how many.
-const DEFAULT_LIMIT: usize = 25;
-/// Most jobs on a page.
-const MAX_LIMIT: usize = 100;
 
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
@@ -50,9 +45,8 @@ pub(super) async fn list(
     State(state): State<AppState>,
     caller: Caller,
     headers: HeaderMap,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(bad_query)?;
     let (limit, filter) = query.read()?;
     let account = &caller.account.account_id;
     let after = match query.cursor.as_deref() {
@@ -82,9 +76,9 @@ impl ListQuery {
         let mut errors = Vec::new();
         let limit = self
             .limit
-            .map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(0));
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            errors.push(FieldError::new("/limit", format!("must be 1 to {MAX_LIMIT}")));
+            .map_or(DEFAULT_PAGE_JOBS, |limit| usize::try_from(limit).unwrap_or(0));
+        if !(1..=MAX_PAGE_JOBS).contains(&limit) {
+            errors.push(FieldError::new("/limit", format!("must be 1 to {MAX_PAGE_JOBS}")));
         }
         let mut wrong = |pointer: &str, message: String| errors.push(FieldError::new(pointer, message));
         let filter = JobFilter {

@@ -5,22 +5,29 @@ mod hls;
 mod jobs;
 mod outputs;
 mod parts;
+mod service;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{FromRef, rejection::QueryRejection},
+    extract::FromRef,
     http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
-    routing::get,
 };
 use reelay_core::{
-    adapters::{audit::AuditLog, jobs::JobsTable, objects::Bucket},
+    adapters::{
+        audit::AuditLog,
+        jobs::JobsTable,
+        objects::{Bucket, Disposition},
+    },
     domain::{
         id::JobId,
         job::{Job, Output},
     },
-    http::{ApiError, Authenticator, Caller, Code},
+    http::{
+        ApiError, Authenticator, Caller, Code,
+        routes::{Routes, get},
+    },
 };
 
 #[derive(Clone)]
@@ -40,7 +47,11 @@ impl FromRef<AppState> for Arc<Authenticator> {
 }
 
 pub(crate) fn routes(state: AppState) -> Router {
-    Router::new()
+    table().with_state(state)
+}
+
+fn table() -> Routes<AppState> {
+    Routes::new()
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::job))
         .route("/jobs/{id}/progress", get(jobs::progress))
@@ -52,7 +63,18 @@ pub(crate) fn routes(state: AppState) -> Router {
         .route("/jobs/{id}/upload/parts", get(parts::parts))
         .route("/jobs/{id}/source", get(outputs::source))
         .route("/analytics/audit", get(audit::entries))
-        .with_state(state)
+        .route("/openapi.json", get(service::openapi))
+        .route("/docs", get(service::docs))
+        // As written by people who already use such services.
+        .route("/videos", get(jobs::list))
+        .route("/videos/tasks", get(jobs::list))
+        .route("/videos/tasks/{id}", get(jobs::job))
+        .route("/videos/tasks/{id}/progress", get(jobs::progress))
+        .route("/videos/tasks/{id}/thumbnail", get(outputs::thumbnail))
+        .route("/videos/{id}/status", get(jobs::job))
+        .route("/videos/{id}/metadata", get(jobs::metadata))
+        .route("/videos/{id}/download", get(outputs::download))
+        .route("/job/{id}/status", get(jobs::job))
 }
 
 impl AppState {
@@ -75,12 +97,14 @@ impl AppState {
         Ok((job, outputs))
     }
 
-    async fn redirect(&self, output: &Output, file_name: Option<&str>) -> Result<(StatusCode, HeaderMap), ApiError> {
-        let url = self
+    /// A link to an output.
+    async fn sign(&self, output: &Output, disposition: &Disposition) -> Result<String, ApiError> {
+        let (key, content_type) = (&output.key, &output.content_type);
+        let window = self.download_window;
+        let signing = self
             .outputs
-            .sign_download(&output.key, None, &output.content_type, file_name, self.download_window)
-            .await?;
-        redirect(&url)
+            .sign_download(key, None, content_type, Some(disposition), window);
+        Ok(signing.await?)
     }
 }
 
@@ -93,6 +117,17 @@ fn not_ready(job: &Job, what: &str) -> ApiError {
     ApiError::new(Code::NotReady).detail(format!("the job is {} and {what}", job.status.as_str()))
 }
 
-fn bad_query(_: QueryRejection) -> ApiError {
-    ApiError::new(Code::InvalidRequest).detail("the query string cannot be read")
+#[cfg(test)]
+mod tests {
+    use reelay_core::http::contract::routes_of;
+
+    use super::*;
+
+    #[test]
+    fn the_routes_are_those_of_the_contract() {
+        assert_eq!(
+            table().list().collect::<std::collections::BTreeSet<_>>(),
+            routes_of("status")
+        );
+    }
 }

@@ -2,16 +2,20 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
 use reelay_core::{
-    domain::job::{Output, OutputType, Proof},
-    http::{ApiError, Caller, Code},
+    adapters::objects::Disposition,
+    domain::{
+        filename,
+        job::{Job, Output, OutputType, Proof},
+    },
+    http::{ApiError, Caller, Code, QueryOf},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, bad_query, hls, not_ready, redirect};
+use super::{AppState, hls, not_ready, redirect};
 
 #[derive(Serialize)]
 struct OutputBody {
@@ -47,11 +51,8 @@ pub(super) async fn outputs(
         let url = if hls::is_hls(&output) {
             hls::path_of(&job.job_id, &output)
         } else {
-            let (key, content_type) = (&output.key, &output.content_type);
-            let window = state.download_window;
             state
-                .outputs
-                .sign_download(key, None, content_type, None, window)
+                .sign(&output, &Disposition::Inline(file_name(&job, &output)))
                 .await?
         };
         views.push(OutputBody {
@@ -74,6 +75,22 @@ pub(super) async fn outputs(
     Ok(Json(OutputList { outputs: views }))
 }
 
+/// An output's name at the user's side: the source's, and what tells the outputs of a job apart.
+fn file_name(job: &Job, output: &Output) -> String {
+    let stem = filename::stem(&job.filename);
+    let part = match output.output_type {
+        OutputType::Rendition => output.quality.as_deref(),
+        // Their ids are `thumbnail-01` and `proof`.
+        OutputType::Thumbnail | OutputType::Proof => Some(output.id.as_str()),
+    };
+    let part = part.map(|part| format!("-{part}")).unwrap_or_default();
+    let ending = output
+        .key
+        .rsplit_once('.')
+        .map_or(output.format.as_str(), |(_, ending)| ending);
+    format!("{stem}{part}.{ending}")
+}
+
 #[derive(Deserialize)]
 pub(super) struct ThumbnailQuery {
     #[serde(default)]
@@ -84,17 +101,17 @@ pub(super) async fn thumbnail(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-    query: Result<Query<ThumbnailQuery>, QueryRejection>,
+    QueryOf(query): QueryOf<ThumbnailQuery>,
 ) -> Result<(StatusCode, HeaderMap), ApiError> {
-    let Query(query) = query.map_err(bad_query)?;
-    let (_, outputs) = state.published(&caller, &id).await?;
+    let (job, outputs) = state.published(&caller, &id).await?;
     let mut thumbnails = outputs
         .iter()
         .filter(|output| output.output_type == OutputType::Thumbnail);
     let chosen = thumbnails
         .nth(query.index)
         .ok_or_else(|| ApiError::new(Code::NotFound))?;
-    state.redirect(chosen, None).await
+    let shown = Disposition::Inline(file_name(&job, chosen));
+    redirect(&state.sign(chosen, &shown).await?)
 }
 
 #[derive(Deserialize)]
@@ -124,26 +141,15 @@ pub(super) async fn download(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-    query: Result<Query<DownloadQuery>, QueryRejection>,
+    QueryOf(query): QueryOf<DownloadQuery>,
 ) -> Result<(StatusCode, HeaderMap), ApiError> {
-    let Query(query) = query.map_err(bad_query)?;
     let (job, outputs) = state.published(&caller, &id).await?;
     let chosen = choose(&outputs, &query).ok_or_else(|| ApiError::new(Code::NotFound))?;
     if hls::is_hls(chosen) {
         return redirect(&hls::path_of(&job.job_id, chosen));
     }
-    let stem = job
-        .filename
-        .rsplit_once('.')
-        .map_or(job.filename.as_str(), |(stem, _)| stem);
-    let quality = chosen
-        .quality
-        .as_ref()
-        .map(|quality| format!("-{quality}"))
-        .unwrap_or_default();
-    state
-        .redirect(chosen, Some(&format!("{stem}{quality}.{}", chosen.format)))
-        .await
+    let stored = Disposition::Attachment(file_name(&job, chosen));
+    redirect(&state.sign(chosen, &stored).await?)
 }
 
 pub(super) async fn source(
@@ -163,7 +169,7 @@ pub(super) async fn source(
             &key,
             Some(&pinned.version_id),
             "application/octet-stream",
-            Some(&job.filename),
+            Some(&Disposition::Attachment(job.filename.clone())),
             state.download_window,
         )
         .await?;
