@@ -4,7 +4,7 @@
 mod made;
 mod whole;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::recordings::{Recording, Source};
 use e2e::studio::boxes;
 use e2e::{Account, Harness, Studio};
@@ -275,5 +275,14 @@ async fn large_chunks_are_joined_where_they_are() -> Result<()> {
     // The chunks' own headers are in there, unread.
     ensure!(bytes.windows(4).any(|four| four == b"moof"), "the payload was moved");
     ensure!(studio.frames(&mp4, 0).await?.numbers == source.numbers, "other frames");
+    // Somebody else's reader finds every sample where the header says, too.
+    let movie = harness.movie(&mp4).await?;
+    let [picture, sound] = &movie.tracks[..] else {
+        bail!("{movie:?}");
+    };
+    let frames = source.numbers.len();
+    ensure!((picture.samples, picture.read_samples) == (frames, frames), "{movie:?}");
+    ensure!(picture.sync_samples == 5, "a key frame every 4 s of 20: {movie:?}");
+    ensure!(sound.samples > 0 && sound.read_samples == sound.samples, "{movie:?}");
     studio.decode_strictly(&mp4).await
 }

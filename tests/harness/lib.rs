@@ -32,6 +32,7 @@ pub mod browser;
 pub mod contract;
 pub mod events;
 pub mod harness;
+pub mod mp4box;
 pub mod node;
 pub mod recordings;
 pub mod rie;
