@@ -100,6 +100,11 @@ impl Route {
             .replace("{part_number}", "1")
     }
 
+    /// Whether its answer depends on what is stored: all but the API's own document does.
+    pub fn needs_tables(&self) -> bool {
+        !["/openapi.json", "/docs"].contains(&self.path)
+    }
+
     /// Whether it is about one job.
     pub fn is_of_a_job(&self) -> bool {
         self.path.contains("{id}")
